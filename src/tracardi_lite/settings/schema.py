@@ -1,0 +1,212 @@
+"""Every setting of the program, declared once: key, environment names, default, unit, bounds, meaning.
+
+The loader, ``tracardi-lite settings``, the docs page and the error messages are made from this. Names are
+Tracardi's where one exists. Keys in a TOML file are the attribute names; 0 means what the text says, never "default".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Struct
+
+
+class Option(Struct, frozen=True, kw_only=True):
+    """What a setting's type can't say."""
+
+    text: str
+    env: tuple[str, ...] = ()
+    """Environment names, the first one ours to document; () means the upper-cased key."""
+    unit: str = ""
+    ge: float | None = None
+    le: float | None = None
+    secret: bool = False
+    flag: str = ""
+    """Its flag on ``serve``, where it has one."""
+
+
+Partitioning = Literal["year", "quarter", "month", "day"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    # --- process ---
+    role: Annotated[
+        Literal["all", "api", "worker"],
+        Option(env=("TRACARDI_LITE_ROLE",), flag="--role", text="Which half runs."),
+    ] = "all"
+    host: Annotated[str, Option(env=("TRACARDI_LITE_HOST",), flag="--host", text="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Option(
+            env=("TRACARDI_LITE_PORT",),
+            flag="--port",
+            ge=0,
+            le=65535,
+            text="Port to listen on; 0 picks a free one.",
+        ),
+    ] = 8686
+    reuse_port: Annotated[
+        bool,
+        Option(
+            env=("TRACARDI_LITE_REUSE_PORT",),
+            flag="--reuse-port",
+            text="Share the port with other processes of this program; the kernel spreads connections over them.",
+        ),
+    ] = False
+    data_dir: Annotated[
+        Path,
+        Option(
+            env=("TRACARDI_LITE_DATA_DIR",),
+            flag="--data-dir",
+            text="Where the embedded backends keep their files.",
+        ),
+    ] = Path("tracardi-lite-data")
+    shutdown_timeout: Annotated[
+        float,
+        Option(unit="s", ge=1, le=3600, text="After SIGTERM: time to finish requests, drain, flush and close."),
+    ] = 30.0
+    shutdown_delay: Annotated[
+        float,
+        Option(
+            unit="s",
+            ge=0,
+            le=300,
+            text="After SIGTERM: how long readiness is false before the port closes, for load balancers. 0: at once.",
+        ),
+    ] = 0.0
+    logging_level: Annotated[
+        LogLevel, Option(env=("LOGGING_LEVEL", "TRACARDI_LOGGING_LEVEL"), text="Least level that is logged.")
+    ] = "warning"
+    logging_format: Annotated[
+        Literal["auto", "json", "console"],
+        Option(text="Log lines for programs or people; auto: people on a terminal."),
+    ] = "auto"
+    production: Annotated[bool, Option(text="Records belong to the production context (index prefix ``prod-``).")] = (
+        False
+    )
+    tenant_name: Annotated[str, Option(text="Tenant in index and partition names.")] = "8504a"
+
+    # --- backends ---
+    queue_url: Annotated[str, Option(text="Queue backend: sqlite:, memory:, or a third party's scheme.")] = "sqlite:"
+    store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, …")] = "sqlite:"
+    cache_url: Annotated[str, Option(text="Cache backend: memory:, …")] = "memory:"
+    registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, …")] = "sqlite:"
+
+    # --- the collector ---
+    body_max: Annotated[
+        int,
+        Option(unit="bytes", ge=1024, le=1 << 30, text="Largest request body, decompressed; more is 413."),
+    ] = 10 * 1024 * 1024
+    event_max: Annotated[
+        int,
+        Option(unit="bytes", ge=256, le=1 << 30, text="Largest single event; more is reported in errors."),
+    ] = 512 * 1024
+    events_per_call_max: Annotated[
+        int, Option(unit="events", ge=1, le=1_000_000, text="Most events in one call; more is 413.")
+    ] = 10_000
+    in_flight_max: Annotated[
+        int,
+        Option(unit="bytes", ge=1 << 20, text="Bodies taken and not yet durable; more is 503 with Retry-After."),
+    ] = 64 * 1024 * 1024
+    request_timeout: Annotated[
+        float, Option(unit="s", ge=1, le=600, text="Longest a client may take to send its body; then 408.")
+    ] = 30.0
+    enable_event_source_check: Annotated[
+        bool, Option(text="no: accept any source id as an open REST source, channel Web.")
+    ] = True
+    source_cache_ttl: Annotated[
+        float,
+        Option(
+            unit="s",
+            ge=0,
+            le=3600,
+            text="How long a changed event source may take to act. 0: asked each time.",
+        ),
+    ] = 2.0
+    disallow_bot_traffic: Annotated[bool, Option(text="Refuse user agents that say they are bots with 401.")] = True
+    use_x_forwarded_ip: Annotated[
+        str, Option(text="Name of the header to trust for the client's IP; empty: the socket's peer.")
+    ] = ""
+    track_debug: Annotated[bool, Option(text="Let options.debugger list the event ids in the answer.")] = False
+    system_events: Annotated[bool, Option(text="Add profile-created, session-opened and visit-started events.")] = True
+    keep_profile_in_cache_for: Annotated[
+        int, Option(unit="s", ge=0, text="How long the shared cache keeps a profile's directory entry.")
+    ] = 3600
+    keep_session_in_cache_for: Annotated[
+        int, Option(unit="s", ge=0, text="How long the shared cache keeps a session's directory entry.")
+    ] = 1800
+    directory_cache_size: Annotated[
+        int, Option(unit="entries", ge=100, text="Directory entries kept in each process.")
+    ] = 50_000
+    tracker_dir: Annotated[str, Option(text="A directory to serve at /tracker/; empty: none.")] = ""
+
+    # --- queue ---
+    queue_partitions: Annotated[
+        int,
+        Option(
+            ge=1,
+            le=256,
+            text="Partitions of the topic, fixed when it is made; bounds how many workers share it.",
+        ),
+    ] = 8
+    queue_retention: Annotated[
+        int, Option(unit="s", ge=0, text="How long acknowledged messages are kept for replay. 0: not at all.")
+    ] = 30 * 86400
+    queue_retention_bytes: Annotated[
+        int, Option(unit="bytes", ge=0, text="How much of them is kept; the older go first. 0: nothing.")
+    ] = 1 << 30
+    queue_bytes_max: Annotated[
+        int, Option(unit="bytes", ge=1 << 20, text="Most disk the queue may use, backlog included; then 503.")
+    ] = 20 << 30
+    disk_free_min: Annotated[
+        int,
+        Option(unit="bytes", ge=0, text="Disk space to leave free; below it 503 before the disk is full."),
+    ] = 256 << 20
+    lease_ttl: Annotated[
+        float, Option(unit="s", ge=1, le=300, text="A worker that is silent this long loses its partitions.")
+    ] = 10.0
+
+    # --- workers ---
+    workers: Annotated[
+        int, Option(ge=1, le=64, text="Lanes of the pool in one process; a profile stays in one lane.")
+    ] = 4
+    bulk_size: Annotated[int, Option(unit="events", ge=1, le=100_000, text="Flush when this many events wait.")] = 500
+    bulk_timeout: Annotated[
+        float, Option(unit="s", ge=0.01, le=3600, text="Flush this long after the first event at the latest.")
+    ] = 30.0
+    bulk_idle: Annotated[
+        float, Option(unit="s", ge=0, le=3600, text="Flush when nothing new came for this long. 0: off.")
+    ] = 1.0
+    bulk_bytes: Annotated[int, Option(unit="bytes", ge=1024, text="Flush when the batch holds this much.")] = (
+        8 * 1024 * 1024
+    )
+    max_tries: Annotated[
+        int, Option(ge=1, le=100, text="Tries for a message that fails by itself; then the dead letters.")
+    ] = 5
+    retry_delay: Annotated[
+        float, Option(unit="s", ge=0.01, le=3600, text="First pause before a retry; doubles, with jitter.")
+    ] = 0.5
+    retry_delay_max: Annotated[float, Option(unit="s", ge=0.01, le=3600, text="Longest pause between retries.")] = 30.0
+    close_visit_after: Annotated[
+        int, Option(unit="s", ge=1, text="A visit is over after this long without an event.")
+    ] = 1200
+
+    # --- partitions of the store (fixed at install) ---
+    event_partitioning: Annotated[Partitioning, Option(text="Period of an event partition; fixed at install.")] = (
+        "month"
+    )
+    profile_partitioning: Annotated[Partitioning, Option(text="Period of a profile partition; fixed at install.")] = (
+        "quarter"
+    )
+    session_partitioning: Annotated[Partitioning, Option(text="Period of a session partition; fixed at install.")] = (
+        "quarter"
+    )
+    log_partitioning: Annotated[Partitioning, Option(text="Period of a log partition; fixed at install.")] = "month"
+
+    # --- admin ---
+    expose_gui_api: Annotated[bool, Option(text="no: the collector only; admin routes answer 403.")] = True
+    token_ttl: Annotated[int, Option(unit="s", ge=60, text="A token's life, counted again from each use.")] = 1800
+    installation_token: Annotated[str, Option(secret=True, text="Needed to install over HTTP (POST /install).")] = ""
+    metrics_public: Annotated[bool, Option(text="no: /metrics needs an admin token.")] = True
