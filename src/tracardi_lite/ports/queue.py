@@ -29,6 +29,10 @@ from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
+TOPIC = "persistent://tracardi/system/functions"
+SUBSCRIPTION = "tracardi-function-subscription"
+"""The workers' subscription: it exists from the first publish on, and the ledger's outcomes are its."""
+
 
 class Publication(Struct):
     key: str
@@ -185,7 +189,11 @@ class Queue(Protocol):
         ...
 
     async def dead_letters(self, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """Oldest first, ids greater than ``after``; at most ``limit``."""
+        """Oldest first, ids greater than ``after``; at most ``limit``.
+
+        Sorted by id: whoever makes ids lets them begin with something that grows with time, and derives them from the
+        message, so that a redelivered message that dies again replaces its letter.
+        """
         ...
 
     async def take_dead_letter(self, id: str, *, replay: Publication | None) -> bool:

@@ -67,7 +67,8 @@ class Redirect(Struct, kw_only=True):
     url: str
     event_type: str
     props: dict[str, Any] = {}
-    """A template: strings of the form ``payload.params@name`` are replaced by what they point at."""
+    """A template: strings such as ``payload@params.name``, ``payload@body.a.b`` or ``session@id`` are replaced by what
+    they point at."""
     tags: list[str] = []
 
 

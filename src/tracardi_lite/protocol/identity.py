@@ -37,7 +37,22 @@ class Identity:
     def derive(self, session_id: str) -> str:
         """The id of the profile that a session without one gets: the same on every replica."""
         key = self._keys[0]
-        return _seal(key, blake2b(session_id.encode(), digest_size=_SEED, key=key, person=b"tl-session").digest())
+        return _seal(
+            key,
+            blake2b(
+                session_id.encode("utf-8", "surrogatepass"), digest_size=_SEED, key=key, person=b"tl-session"
+            ).digest(),
+        )
+
+    def derive_from_key(self, key: str) -> str:
+        """The id of the profile that a webhook's merge key (an e-mail, a phone number, normalised) stands for."""
+        secret = self._keys[0]
+        return _seal(
+            secret,
+            blake2b(
+                key.encode("utf-8", "surrogatepass"), digest_size=_SEED, key=secret, person=b"tl-mergekey"
+            ).digest(),
+        )
 
     def issued(self, id: str) -> bool:
         """Whether this installation made the id."""
