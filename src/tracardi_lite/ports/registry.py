@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 SOURCE_TYPES = (
     "rest",
@@ -36,7 +36,7 @@ class EventSource(Struct, kw_only=True):
 
     id: str
     name: str = ""
-    type: list[str] = ["rest"]
+    type: list[str] = field(default_factory=lambda: ["rest"])
     bridge: Named | None = None
     enabled: bool = True
     transitional: bool = False
@@ -76,7 +76,7 @@ class User(Struct, kw_only=True):
     id: str
     """The login, an e-mail address."""
     name: str = ""
-    roles: list[str] = ["admin"]
+    roles: list[str] = field(default_factory=lambda: ["admin"])
     enabled: bool = True
 
 
