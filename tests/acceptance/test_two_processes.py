@@ -1,0 +1,86 @@
+"""Several processes on one data directory: one port, one truth."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+
+import aiohttp
+import pytest
+
+from tests.acceptance.oracle import Oracle, settled
+from tests.acceptance.sites import Site
+
+pytestmark = pytest.mark.acceptance
+
+HITS = 10
+
+
+def free_port() -> int:
+    """A port that was free a moment ago: two processes must be told the same one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def test_two_processes_share_one_port_and_one_data_directory(site: Site, seed: int) -> None:
+    port = free_port()
+    first, second = (site.program(port=port, flags=["--reuse-port"]) for _ in range(2))
+    await asyncio.gather(first.start(), second.start())
+    async with Oracle(site.data_dir) as oracle:
+        async with site.load(seed, connections=24) as load:
+            await load.answered(500)
+            # One goes, as in a rolling restart: the other takes all, and the port stays open.
+            assert await first.terminate() == 0
+            await load.answered(200)
+            await first.start()
+            await load.answered(200)
+        judgement = await settled(oracle, load)
+    instances = {event["metadata"]["instance"]["id"] for event in judgement.events}
+    assert len(instances) >= 2, "one process took all the posts"
+
+
+@pytest.mark.parametrize("sent", ["no profile", "a foreign profile each"])
+async def test_ten_simultaneous_first_hits_of_a_session_on_two_processes_make_one_profile(
+    site: Site, seed: int, sent: str
+) -> None:
+    random_ = random.Random(seed)
+    first, second = site.program(), site.program()
+    await asyncio.gather(first.start(), second.start())
+    load = site.load(seed)
+
+    async def hit(http: aiohttp.ClientSession, base: str, session: str) -> str:
+        body = {
+            "source": {"id": "default"},
+            "session": {"id": session},
+            "events": [{"type": "page-view", "properties": {"nonce": f"{random_.getrandbits(64):x}"}}],
+        }
+        if sent != "no profile":
+            body["profile"] = {"id": f"foreign-{random_.getrandbits(64):x}"}
+        async with http.post(f"{base}/track", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            profile: str = (await answer.json())["profile"]["id"]
+            return profile
+
+    async with aiohttp.ClientSession() as http:
+        for number in range(5):
+            session = f"{seed}-{number}"
+            bases = [first.base, second.base] * (HITS // 2)
+            profiles = await asyncio.gather(*(hit(http, base, session) for base in bases))
+            assert len(set(profiles)) == 1, profiles
+            load.profiles[session] = set(profiles)
+
+    async with Oracle(site.data_dir) as oracle:
+        await oracle.drained()
+        events = await oracle.records("event")
+        profiles_stored = await oracle.records("profile")
+    clients = [event for event in events if not event["source"]["id"].startswith("@")]
+    assert len(clients) == 5 * HITS
+    assert {event["profile"]["id"] for event in clients} == {profile["id"] for profile in profiles_stored}
+    assert {
+        session: {event["profile"]["id"] for event in clients if event["session"]["id"] == session}
+        for session in load.profiles
+    } == load.profiles
+    assert [profile["stats"]["counters"]["events"] for profile in profiles_stored] == [HITS] * 5
