@@ -1,0 +1,43 @@
+"""Making dead letters: a message, or some of its events, with the reason, replayable as it came.
+
+Ids sort by the time of death and are unique: milliseconds, then a digest of the message's place in its log and of what
+died. Reasons are bounded, since they may quote a server's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from tracardi_lite.ports.queue import DeadLetter, Message
+
+REASON_LENGTH_MAX = 2000
+
+
+def whole(message: Message, reason: str, now_ms: int) -> DeadLetter:
+    """The letter for a message of which nothing more can be done."""
+    return _letter(message, reason, now_ms, message.events, None)
+
+
+def some(message: Message, deaths: Sequence[tuple[int, str]], now_ms: int) -> list[DeadLetter]:
+    """Letters for (index, reason) pairs of one message's events: one per distinct reason."""
+    by_reason: dict[str, list[int]] = {}
+    for index, reason in deaths:
+        by_reason.setdefault(reason, []).append(index)
+    return [_letter(message, reason, now_ms, len(indices), indices) for reason, indices in by_reason.items()]
+
+
+def _letter(message: Message, reason: str, now_ms: int, events: int, indices: list[int] | None) -> DeadLetter:
+    what = repr((message.stream, message.position, indices)).encode("utf-8", "surrogatepass")
+    digest = blake2b(what, digest_size=8).hexdigest()
+    return DeadLetter(
+        id=f"{now_ms:013d}-{digest}",
+        key=message.key,
+        head=message.head,
+        body=message.body,
+        events=events,
+        reason=reason[:REASON_LENGTH_MAX],
+        died_ms=now_ms,
+        indices=indices,
+        tries=message.tries,
+    )
