@@ -86,6 +86,7 @@ class Program:
         flags: Sequence[str] = (),
         env: Mapping[str, str] = {},
         name: str = "",
+        logs: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.role = role
@@ -95,7 +96,7 @@ class Program:
         self.name = name or role
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = data_dir.parent / f"{self.name}.log"
+        self._log = (logs or data_dir.parent) / f"{self.name}.log"
 
     @property
     def base(self) -> str:
@@ -128,7 +129,7 @@ class Program:
             self._said = log.tell()
             self._process = subprocess.Popen(
                 command,
-                env=_environment(self.data_dir, QUICK | self.env),
+                env=_environment(self.data_dir, {**QUICK, **self.env}),
                 cwd=self.data_dir.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

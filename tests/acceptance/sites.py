@@ -13,14 +13,16 @@ from tests.acceptance.program import Program
 class Site:
     """An installation for one test. Programs made here are killed at its end, and their logs printed."""
 
-    def __init__(self, folder: Path, template: Path) -> None:
+    def __init__(self, folder: Path, template: Path, logs: Path | None = None) -> None:
+        """``folder`` gets the data directory, a copy of ``template``; ``logs`` is for when its disk is to be full."""
         self.data_dir = folder / "data"
+        self.logs = logs or folder
         self.programs: list[Program] = []
         shutil.copytree(template, self.data_dir)
 
     def program(self, role: str = "all", **options: Any) -> Program:
         name = options.pop("name", f"{role}-{len(self.programs) + 1}")
-        program = Program(self.data_dir, role=role, name=name, **options)
+        program = Program(self.data_dir, role=role, name=name, logs=self.logs, **options)
         self.programs.append(program)
         return program
 
