@@ -7,7 +7,6 @@ profile a call belongs to is decided by the table in ARCHITECTURE.md ("Door").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from uuid import uuid4
 
 from msgspec import Struct
 
@@ -18,6 +17,7 @@ from tracardi_lite.intake.decode import Decoded
 from tracardi_lite.intake.sources import Gate
 from tracardi_lite.protocol.envelope import SAVE_ALL, SAVE_EVENTS, SAVE_PROFILE, SAVE_SESSION, Head
 from tracardi_lite.protocol.identity import Identity
+from tracardi_lite.protocol.ids import message_ids
 from tracardi_lite.protocol.payload import PayloadOptions
 
 
@@ -35,6 +35,9 @@ class Admission:
         self._bindings = bindings
         self._clock = clock
         self._instance = instance
+        self._message_id = message_ids()
+        # Sessions that come without an id get one of ours.
+        self._session_id = message_ids()
 
     async def admit(self, call: Decoded, gate: Gate, visitor: Visitor, *, profile_less: bool = False) -> Head:
         """The head of the message for this call, its profile and session decided."""
@@ -42,7 +45,7 @@ class Admission:
         session = payload.session.id if payload.session is not None else ""
         sent = payload.profile.id if payload.profile is not None else ""
         head = Head(
-            id=str(uuid4()),
+            id=self._message_id(),
             received_ms=self._clock.now_ms(),
             source=gate.id,
             channel=gate.channel,
@@ -71,13 +74,13 @@ class Admission:
                 )
             head.static = True
             head.profile = sent
-            head.session = session or str(uuid4())
+            head.session = session or self._session_id()
             self._bindings.remember(f"s:{head.session}", sent)
             return head
         if session:
             await self._by_session(head, session, sent)
         else:
-            head.session = str(uuid4())
+            head.session = self._session_id()
             await self._by_profile(head, sent)
         if sent and head.profile != sent:
             head.sent_profile = sent

@@ -35,8 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 SENSITIVE = frozenset({"authorization", "cookie", "proxy-authorization"})
 TRACK_TYPES = ("rest", "javascript")
 SESSION_COOKIE = "tracardi-session-id"
-# aiohttp's default when a request names no type; the original parses such bodies as JSON, and old clients rely on it.
-NO_TYPE = "application/octet-stream"
+JSON_TYPE = "application/json"
 HEADERS_KEPT_MAX = 64
 RETRY_AFTER_MAX_S = 60
 
@@ -84,9 +83,9 @@ class Collector:
 
     async def track(self, request: web.Request) -> web.Response:
         body = await self._read(request)
-        if request.content_type != NO_TYPE and not request.content_type.endswith("json"):
-            raise not_an_object()
-        if request.content_type == NO_TYPE and hdrs.CONTENT_TYPE in request.headers:
+        kind = request.headers.get(hdrs.CONTENT_TYPE)
+        # No type at all is read as JSON, as in the original: old clients rely on it.
+        if kind is not None and kind != JSON_TYPE and not kind.partition(";")[0].rstrip().lower().endswith("json"):
             raise not_an_object()
         call = decode(body, self._settings.event_max)
         events = call.payload.events

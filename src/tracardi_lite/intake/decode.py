@@ -18,6 +18,7 @@ from tracardi_lite.protocol.payload import (
     EventIn,
     LoosePayload,
     Payload,
+    RecordRef,
     Times,
     decode_event,
     decode_loose,
@@ -115,14 +116,19 @@ def _decode_loosely(body: bytes, event_max: int, cause: msgspec.ValidationError)
 
 def _check_call(payload: Payload) -> None:
     payload.source.id = payload.source.id.strip()
-    for name, ref in (("session", payload.session), ("profile", payload.profile)):
-        if ref is not None:
-            ref.id = ref.id.strip()
-            if len(ref.id) > ID_LENGTH_MAX:
-                raise _invalid("string_too_long", f"at most {ID_LENGTH_MAX} characters", name, "id")
-    for name, part in (("context", payload.context), ("properties", payload.properties), ("request", payload.request)):
-        if not _is_object(part):
-            raise _invalid("dict_type", "Input should be a valid dictionary", name)
+    if payload.session is not None:
+        _check_ref("session", payload.session)
+    if payload.profile is not None:
+        _check_ref("profile", payload.profile)
+    if not (_is_object(payload.context) and _is_object(payload.properties) and _is_object(payload.request)):
+        name = next(n for n in ("context", "properties", "request") if not _is_object(getattr(payload, n)))
+        raise _invalid("dict_type", "Input should be a valid dictionary", name)
+
+
+def _check_ref(name: str, ref: RecordRef) -> None:
+    ref.id = ref.id.strip()
+    if len(ref.id) > ID_LENGTH_MAX:
+        raise _invalid("string_too_long", f"at most {ID_LENGTH_MAX} characters", name, "id")
 
 
 def _event_problem(event: EventIn) -> str:

@@ -1,7 +1,7 @@
 """Health that tells the truth: live is "the loop turns", ready is "the parts that this role needs work now".
 
-A part is a probe that raises when the part would most likely fail; probes run at once, each within ``PROBE_S``, and their
-answers serve for ``SERVE_S``, so that a fleet of checkers costs no more than one.
+A part is a probe that raises when the part would most likely fail; probes run at once, each within ``PROBE_S``, and
+their answers serve for ``SERVE_S``, so that a fleet of checkers costs no more than one.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ async def _healthcheck(request: web.Request) -> web.Response:
     }
     try:
         parsed: object = answer.decode(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     return answer.json_answer({"headers": headers, "json": parsed, "body": body})
 
