@@ -1,7 +1,8 @@
 """Making dead letters: a message, or some of its events, with the reason, replayable as it came.
 
-Ids sort by the time of death and are unique: milliseconds, then a digest of the message's place in its log and of what
-died. Reasons are bounded, since they may quote a server's answer.
+Ids are made of the message alone: when it was published, then a digest of its place in its log and of what died. So
+they sort by time, and a message that is redelivered and dies again replaces its letter. Reasons are bounded, since they
+may quote a server's answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _letter(message: Message, reason: str, now_ms: int, events: int, indices: li
     what = repr((message.stream, message.position, indices)).encode("utf-8", "surrogatepass")
     digest = blake2b(what, digest_size=8).hexdigest()
     return DeadLetter(
-        id=f"{now_ms:013d}-{digest}",
+        id=f"{message.published_ms:013d}-{digest}",
         key=message.key,
         head=message.head,
         body=message.body,

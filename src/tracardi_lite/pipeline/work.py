@@ -1,0 +1,98 @@
+"""What a worker knows of one message while it works on its batch.
+
+Filled step by step, in the order of the pipeline: decode, identify, load, events, fold, write. A batch that is tried
+again keeps what is settled (the verdicts) and redoes the rest.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from tracardi_lite.pipeline.decode import Incoming
+from tracardi_lite.ports.queue import Tally
+from tracardi_lite.ports.store import Entry, EventWrite, Outcome, Verdict
+from tracardi_lite.protocol.envelope import SAVE_EVENTS, SAVE_PROFILE, SAVE_SESSION
+
+
+class Item(Struct):
+    """One of a message's events on its way into the store."""
+
+    index: int
+    """Its place in the body's ``events[]``; -1 for a system event."""
+    type: str
+    id: str
+    write: EventWrite | None
+    """None: not to be stored."""
+    verdict: Verdict | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it takes effect: stored by this message, or wanted unstored."""
+        if self.write is None:
+            return True
+        return self.verdict is not None and self.verdict.outcome in (Outcome.STORED, Outcome.SAME)
+
+
+class Work(Struct):
+    incoming: Incoming
+    # identify
+    profile_id: str | None = None
+    """Whom it applies to, aliases resolved; None: no profile, or one that is not to be saved."""
+    profile_entry: Entry | None = None
+    session_id: str | None = None
+    """None: no session, or one that is not to be saved."""
+    session_entry: Entry | None = None
+    # events
+    items: list[Item] = field(default_factory=list)
+    built: bool = False
+    repeated: int = 0
+    """Events whose id an earlier event of this message has."""
+    system: list[Item] = field(default_factory=list)
+    # the end
+    deaths: list[tuple[int, str]] = field(default_factory=list)
+    """(index, reason) of events that can never be stored."""
+    dead: str = ""
+    """Why the whole message died, if it did."""
+    lost: str = ""
+    """Why one of its records can't be written though its events could."""
+
+    @property
+    def saves_profile(self) -> bool:
+        head = self.incoming.head
+        return head.profile is not None and bool(head.save & SAVE_PROFILE)
+
+    @property
+    def saves_session(self) -> bool:
+        head = self.incoming.head
+        # Without a profile a call is an event and nothing else.
+        return head.session is not None and head.profile is not None and bool(head.save & SAVE_SESSION)
+
+    @property
+    def saves_events(self) -> bool:
+        return bool(self.incoming.head.save & SAVE_EVENTS)
+
+    @property
+    def claimed_profile(self) -> bool:
+        """Whether this message is the first of its profile; true again when it is redelivered."""
+        return self.profile_entry is not None and self.profile_entry.message == self.incoming.head.id
+
+    @property
+    def claimed_session(self) -> bool:
+        return self.session_entry is not None and self.session_entry.message == self.incoming.head.id
+
+    def tally(self) -> Tally:
+        """What became of the message's events."""
+        tally = Tally(duplicate=self.repeated)
+        for item in self.items:
+            if item.write is None:
+                tally.rejected += 1
+                continue
+            assert item.verdict is not None
+            match item.verdict.outcome:
+                case Outcome.STORED | Outcome.SAME:
+                    tally.stored += 1
+                case Outcome.EXISTS:
+                    tally.duplicate += 1
+                case _:
+                    tally.dead += 1
+        return tally
