@@ -19,12 +19,14 @@ class BadInput(TracardiLiteError):
     """A request that can never succeed as it is.
 
     ``status`` is the HTTP status for it; ``detail`` is JSON-encodable and never repeats the payload.
+    ``retry_after_s`` is set for 429: when asking again makes sense.
     """
 
-    def __init__(self, status: int, detail: object) -> None:
+    def __init__(self, status: int, detail: object, *, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.retry_after_s = retry_after_s
 
 
 class TryLater(TracardiLiteError):

@@ -1,0 +1,165 @@
+"""Engine, transactions and everything that differs between SQLite and MySQL.
+
+Work is written as plain functions of a SQLAlchemy ``Connection`` and run by ``read`` and ``write`` over an asyncio
+driver. That is what ``sqlalchemy.ext.asyncio`` does too, but importing it brings the whole ORM: 6.4 MiB of a budget
+of 90. So the engine is made with the flag that ``create_async_engine`` sets, and entered through the same
+``greenlet_spawn``; a test holds that no part of the ORM is loaded.
+
+Bounds: ``POOL_SIZE`` connections (each has a thread in aiosqlite), ``WAIT_S`` for a connection or a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
+from sqlalchemy.engine import URL
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from tracardi_lite.backends.registry.sql.locks import file_lock
+from tracardi_lite.errors import Misconfigured, Unavailable
+
+T = TypeVar("T")
+
+POOL_SIZE = 2
+WAIT_S = 5.0
+"""How long a call waits for a free connection, and again for another process's write, before ``Unavailable``."""
+
+PRAGMAS = (
+    f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA cache_size = -512",
+)
+
+
+class Database:
+    """A small pool of connections. What the database does wrong, ``read`` and ``write`` raise as ``Unavailable``."""
+
+    def __init__(self, engine: Engine, *, file: Path) -> None:
+        self._engine = engine
+        self._file = file
+
+    async def open(self) -> None:
+        """Make the directory; connections are made when first needed."""
+        with unavailable():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    async def close(self) -> None:
+        await greenlet_spawn(self._engine.dispose)
+
+    async def read(self, work: Callable[..., T], *args: Any) -> T:
+        """``work(connection, *args)``, for statements that change nothing."""
+        return await self._run(False, work, args)
+
+    async def write(self, work: Callable[..., T], *args: Any) -> T:
+        """``work(connection, *args)`` in one transaction: all of it happens, or, when it raises, nothing."""
+        return await self._run(True, work, args)
+
+    @contextlib.asynccontextmanager
+    async def migration_lock(self, wait_s: float) -> AsyncIterator[None]:
+        """One migration at a time over all processes; ``Unavailable`` after ``wait_s`` seconds."""
+        async with file_lock(self._file.with_suffix(".lock"), wait_s):
+            # The journal mode stays with the file, so it is set once, here, and never in a race.
+            await self._run(False, _use_wal, ())
+            yield
+
+    async def _run(self, write: bool, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        with unavailable():
+            return await greenlet_spawn(_transaction, self._engine, write, work, args)
+
+
+def _transaction(engine: Engine, write: bool, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+    with engine.connect() as connection:
+        if write:
+            connection = connection.execution_options(write=True)
+        with connection.begin():
+            return work(connection, *args)
+
+
+@contextlib.contextmanager
+def unavailable() -> Iterator[None]:
+    """Turn the database's and the disk's errors into ours, once, keeping the cause."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise Unavailable("registry", str(error.orig)) from error
+    except (exc.TimeoutError, OSError) as error:
+        raise Unavailable("registry", str(error)) from error
+
+
+# --- SQLite ---
+
+
+def sqlite_file(url: str, data_dir: Path) -> Path:
+    """Which file a ``sqlite:`` URL means."""
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite" or ":memory:" in rest:
+        raise Misconfigured("registry_url", f"{scheme}:{rest} is not a file.", "Use sqlite: or sqlite:PATH.")
+    path = rest.removeprefix("//")
+    return Path(path) if path else data_dir / "registry.db"
+
+
+def sqlite_database(file: Path) -> Database:
+    engine = create_engine(
+        URL.create("sqlite+aiosqlite", database=str(file)),
+        # Without the driver's own BEGINs: transactions begin below, and writing ones with the write lock in hand,
+        # since a reader that turns writer fails at once when another has written meanwhile.
+        connect_args={"isolation_level": None, "timeout": WAIT_S},
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=WAIT_S,
+        _is_async=True,
+    )
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    return Database(engine, file=file)
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        for pragma in PRAGMAS:
+            cursor.execute(pragma)
+    finally:
+        cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("write"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _use_wal(connection: Connection) -> None:
+    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+
+# --- the two statements that SQL has no common form for ---
+
+
+def insert_absent(dialect: str, table: Table, values: Mapping[str, Any]) -> Any:
+    """Insert a row unless its primary key is there. Says nothing of which happened: select it afterwards."""
+    keys = [column.name for column in table.primary_key]
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table).values(**values).on_conflict_do_nothing(index_elements=keys)
+    from sqlalchemy.dialects.mysql import insert as mysql_insert
+
+    # Not INSERT IGNORE, which would swallow values that don't fit as well.
+    return mysql_insert(table).values(**values).on_duplicate_key_update({keys[0]: table.c[keys[0]]})
+
+
+def upsert(dialect: str, table: Table, values: Mapping[str, Any], update: Mapping[str, Any]) -> Any:
+    """Insert a row, or, when its primary key is there, change it as ``update`` says (values or expressions)."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+
+        keys = [column.name for column in table.primary_key]
+        return insert(table).values(**values).on_conflict_do_update(index_elements=keys, set_=dict(update))
+    from sqlalchemy.dialects.mysql import insert as mysql_insert
+
+    return mysql_insert(table).values(**values).on_duplicate_key_update(dict(update))
