@@ -19,8 +19,9 @@ from tracardi_lite.errors import BadInput, Full, TryLater
 from tracardi_lite.intake import answer, webhook
 from tracardi_lite.intake.admission import Admission, Visitor
 from tracardi_lite.intake.decode import Decoded, EventError, all_refused, decode, not_an_object
-from tracardi_lite.intake.gauge import IntakeGauge
+from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Gate, Sources
+from tracardi_lite.metrics import Metrics
 from tracardi_lite.ports.queue import Publication, Queue
 from tracardi_lite.ports.registry import Registry
 from tracardi_lite.protocol.envelope import Head, encode_head
@@ -37,7 +38,9 @@ TRACK_TYPES = ("rest", "javascript")
 SESSION_COOKIE = "tracardi-session-id"
 JSON_TYPE = "application/json"
 HEADERS_KEPT_MAX = 64
+BODY_GUESS = 64 * 1024
 RETRY_AFTER_MAX_S = 60
+CLASSES = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 class Collector:
@@ -51,7 +54,8 @@ class Collector:
         sources: Sources,
         admission: Admission,
         identity: Identity,
-        gauge: IntakeGauge,
+        refusals: Refusals,
+        metrics: Metrics,
         *,
         is_bot: Callable[[str], bool],
         find_key: webhook.FindKey,
@@ -62,16 +66,18 @@ class Collector:
         self._sources = sources
         self._admission = admission
         self._identity = identity
-        self._gauge = gauge
+        self._refusals = refusals
+        self._metrics = metrics
+        self._in_flight = metrics.in_flight_bytes
         self._is_bot = is_bot
         self._find_key = find_key
         self._in_flight_max = settings.in_flight_max
         self._ip_header = settings.use_x_forwarded_ip
 
     def routes(self) -> list[web.RouteDef]:
-        track = self._guarded(self.track)
-        collect = self._guarded(self.collect)
-        redirect = self._guarded(self.redirect)
+        track = self._guarded(self.track, "track")
+        collect = self._guarded(self.collect, "collect")
+        redirect = self._guarded(self.redirect, "redirect")
         routes = [web.post("/track", track), web.post("/track/", track), web.put("/track", track)]
         for path in ("/collect/{event_type}/{source_id}", "/collect/{event_type}/{source_id}/{session_id}"):
             routes += [web.post(path, collect), web.get(path, collect, allow_head=False)]
@@ -140,22 +146,37 @@ class Collector:
         return webhook.body_properties(request.content_type, await self._read(request))
 
     async def _read(self, request: web.Request) -> bytes:
-        """The whole body, decompressed, within every bound (size, memory of all that is in flight, time)."""
-        expected = request.content_length or 0
-        if self._gauge.in_flight_bytes + expected > self._in_flight_max:
-            raise Full("intake", "too many bodies in flight", 1.0)
+        """The whole body, decompressed, within every bound (size, memory of all that is in flight, time).
+
+        What it takes of ``in_flight_max`` is held until the request is answered.
+        """
+        length = request.content_length
+        # A body of unannounced or compressed length is only known when it is read: until then it counts as small.
+        self._hold(request, BODY_GUESS if length is None else length)
         content = request.content
         try:
             if content.is_eof():
-                return await request.read()
-            async with asyncio.timeout(self._settings.request_timeout):
-                return await request.read()
+                body = await request.read()
+            else:
+                async with asyncio.timeout(self._settings.request_timeout):
+                    body = await request.read()
         except TimeoutError as error:
             raise BadInput(408, f"The body did not arrive within {self._settings.request_timeout:g} s.") from error
         except web.HTTPRequestEntityTooLarge as error:
             raise BadInput(413, f"The body is larger than {self._settings.body_max} bytes.") from error
         except web.RequestPayloadError as error:
             raise BadInput(400, "The body can't be read: broken Content-Encoding or transfer.") from error
+        if length != len(body):
+            self._hold(request, len(body))
+        return body
+
+    def _hold(self, request: web.Request, size: int) -> None:
+        """Count ``size`` bytes as in flight for this request, instead of what it held; Full when that is too much."""
+        more = size - request["held"]
+        if more > 0 and self._in_flight.value + more > self._in_flight_max:
+            raise Full("intake", "too many bodies in flight")
+        self._in_flight.value += more
+        request["held"] = size
 
     async def _gate(self, request: web.Request, id: str, events: int, *types: str) -> Gate:
         """The source, open for this call; whatever is refused here is counted with its events."""
@@ -167,11 +188,11 @@ class Collector:
             if self._settings.disallow_bot_traffic:
                 agent = request.headers.get(hdrs.USER_AGENT)
                 if agent is not None and self._is_bot(agent):
-                    self._gauge.refuse("bot", events)
+                    self._refusals.add("bot", events)
                     raise BadInput(401, "Traffic from bot is not allowed.")
         except BadInput as error:
             if error.status == 401 and error.detail != "Traffic from bot is not allowed.":
-                self._gauge.refuse("source", events)
+                self._refusals.add("source", events)
             raise
         return gate
 
@@ -181,21 +202,18 @@ class Collector:
         """Admit, publish, answer. When this returns, the events that the answer accepts are durable."""
         events = call.payload.events
         if len(events) > self._settings.events_per_call_max:
-            self._gauge.refuse("too_many", len(events))
+            self._refusals.add("too_many", len(events))
             raise BadInput(413, f"{len(events)} events in one call; at most {self._settings.events_per_call_max}.")
         if call.errors:
             self._count_errors(call.errors)
             if len(call.errors) == len(events):
                 raise all_refused(call.errors)
         head = await self._admission.admit(call, gate, self._visitor(request), profile_less=profile_less)
-        size = len(body)
-        self._gauge.in_flight_bytes += size
-        try:
-            await self._queue.publish(
-                Publication(head.profile or head.id, encode_head(head), body, len(events) - len(call.errors))
-            )
-        finally:
-            self._gauge.in_flight_bytes -= size
+        start = perf_counter()
+        await self._queue.publish(
+            Publication(head.profile or head.id, encode_head(head), body, len(events) - len(call.errors))
+        )
+        self._metrics.publish_seconds.observe(perf_counter() - start)
         return web.Response(
             body=answer.track_body(head, call.errors, self._debugged(call, head)),
             status=self._status(call),
@@ -205,7 +223,7 @@ class Collector:
 
     def _count_errors(self, errors: list[EventError]) -> None:
         for error in errors:
-            self._gauge.refuse(error.reason, 1)
+            self._refusals.add(error.reason, 1)
 
     @staticmethod
     def _status(call: Decoded) -> int:
@@ -251,12 +269,15 @@ class Collector:
             headers["X-Context"] = context
         return headers
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _guarded(self, handler: Handler, route: str) -> Handler:
         """Turn errors into answers and count what happened. The only wrapper that the hot path has."""
-        gauge = self._gauge
+        metrics = self._metrics
+        requests, seconds, unavailable = metrics.requests, metrics.request_seconds, metrics.unavailable
+        in_flight = self._in_flight
 
         async def guarded(request: web.Request) -> web.Response:
             start = request["start"] = perf_counter()
+            request["held"] = 0
             try:
                 response = await handler(request)
             except BadInput as error:
@@ -265,7 +286,7 @@ class Collector:
                     # The rest of the body is not worth reading.
                     response.force_close()
             except TryLater as error:
-                gauge.overloads += 1
+                unavailable.add(error.part)
                 wait = max(1, min(RETRY_AFTER_MAX_S, math.ceil(error.retry_after_s)))
                 headers = {**self._headers(request), hdrs.RETRY_AFTER: str(wait)}
                 response = answer.json_answer({"detail": f"Try again in {wait} s: {error}"}, 503, headers)
@@ -278,7 +299,10 @@ class Collector:
                     500,
                     self._headers(request),
                 )
-            gauge.observe(response.status, perf_counter() - start)
+            finally:
+                in_flight.value -= request["held"]
+            requests.add(route, CLASSES[response.status // 100])
+            seconds.observe(perf_counter() - start)
             return response
 
         return guarded
