@@ -178,18 +178,31 @@ def test_the_head_constant_is_the_newest_migration() -> None:
     assert revisions == sorted(revisions, reverse=True), "the text order is the order of time"
 
 
-async def test_the_migrations_make_the_tables_that_the_code_uses(settings: Settings) -> None:
+def pretend_to_be_older(settings: Settings) -> None:
+    """A database with Alembic's table and no step taken: what the first migration starts from."""
+    settings.data_dir.mkdir()
+    connection = sqlite3.connect(settings.data_dir / "registry.db")
+    connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+    connection.close()
+
+
+@pytest.mark.parametrize("start", ["empty", "older"])
+async def test_the_migrations_and_the_tables_are_the_same_schema(settings: Settings, start: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     def differences(connection: Connection) -> object:
         return compare_metadata(MigrationContext.configure(connection), tables.metadata)
 
+    if start == "older":
+        pretend_to_be_older(settings)
     database = sqlite_database(sqlite_file("sqlite:", settings.data_dir))
     async with open_registry("sqlite:", settings) as registry:
-        await registry.migrate()
+        assert len(await registry.migrate()) == 1
+        assert await registry.migrate() == []
         assert await database.read(differences) == []
     await database.close()
+    assert rows(settings, "SELECT version_num FROM alembic_version") == [(tables.HEAD,)]
 
 
 async def test_a_newer_schema_stops_the_start(settings: Settings) -> None:
@@ -210,12 +223,13 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("pulled the plug")
 
+    pretend_to_be_older(settings)
     async with open_registry("sqlite:", settings) as registry:
         with monkeypatch.context() as patch:
             patch.setattr(Operations, "create_index", fail)
             with pytest.raises(RuntimeError, match="plug"):
                 await registry.migrate()
-        assert rows(settings, "SELECT name FROM sqlite_master") == []
+        assert rows(settings, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("alembic_version",)]
         assert await registry.migrate()
 
 

@@ -1,21 +1,28 @@
 """Bringing the schema up to date, once, however many processes start together.
 
-The stored revision is read first, in one small query; only when it is not ``tables.HEAD`` is the lock taken, the
-revision read again (another process may have done the work), and Alembic imported. On SQLite the whole upgrade is one
-transaction: a crash in it leaves the old schema.
+The stored revision is read first, in one small query; only when it is not ``tables.HEAD`` is the lock taken and the
+revision read again, since another process may have done the work. An empty database gets today's tables at once and
+is stamped with ``HEAD``; only an older one needs the steps, and Alembic, which would stay in memory (10 MiB) until
+the next restart. A test holds that both ways end in the same schema.
+
+On SQLite all of it is one transaction: a crash leaves the old schema. On MySQL, where each DDL statement commits by
+itself, making tables is repeatable.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
 from tracardi_lite.backends.registry.sql.database import Database
-from tracardi_lite.backends.registry.sql.tables import HEAD
+from tracardi_lite.backends.registry.sql.tables import HEAD, metadata
 from tracardi_lite.errors import Misconfigured
 
 LOCK_WAIT_S = 60.0
+
+# Alembic's own table, as Alembic makes it.
+alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 async def migrate(database: Database) -> list[str]:
@@ -30,13 +37,16 @@ async def migrate(database: Database) -> list[str]:
         before = await _current(database)
         if before == HEAD:
             return []
+        if before is None:
+            await database.write(_create)
+            return [f"made the registry's tables (schema {HEAD})"]
         await database.write(_upgrade)
-    return [f"registry schema {before or '(none)'} → {HEAD}"]
+        return [f"brought the registry's schema from {before or '0000'} to {HEAD}"]
 
 
-async def _current(database: Database) -> str:
+async def _current(database: Database) -> str | None:
     revision = await database.read(_revision)
-    if revision > HEAD:
+    if revision is not None and revision > HEAD:
         raise Misconfigured(
             "registry_url",
             f"its schema is {revision}, and this version of the program knows only {HEAD}.",
@@ -45,10 +55,17 @@ async def _current(database: Database) -> str:
     return revision
 
 
-def _revision(connection: Connection) -> str:
+def _revision(connection: Connection) -> str | None:
+    """None: an empty database."""
     if not inspect(connection).has_table("alembic_version"):
-        return ""
-    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")
+        return None
+    return str(connection.execute(select(alembic_version.c.version_num)).scalar() or "")
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+    alembic_version.create(connection)
+    connection.execute(alembic_version.insert().values(version_num=HEAD))
 
 
 def _upgrade(connection: Connection) -> None:
