@@ -129,7 +129,7 @@ class Program:
             self._said = log.tell()
             self._process = subprocess.Popen(
                 command,
-                env=_environment(self.data_dir, {**QUICK, **self.env}),
+                env=_environment(self.data_dir, self.env),
                 cwd=self.data_dir.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.load import Load
-from tests.acceptance.program import Program
+from tests.acceptance.program import QUICK, Program
 
 
 class Site:
@@ -22,7 +22,8 @@ class Site:
 
     def program(self, role: str = "all", **options: Any) -> Program:
         name = options.pop("name", f"{role}-{len(self.programs) + 1}")
-        program = Program(self.data_dir, role=role, name=name, logs=self.logs, **options)
+        env = {**QUICK, **options.pop("env", {})}
+        program = Program(self.data_dir, role=role, name=name, logs=self.logs, env=env, **options)
         self.programs.append(program)
         return program
 
