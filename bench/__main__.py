@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import door, profile, whole, wrk
+from bench import door, hotspots, whole, wrk
 from bench.table import Figure, markdown
 
 PARTS = ("door-1", "door-100", "all", "soak")
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     wrk.check()
     if options.profile:
-        print(asyncio.run(profile.measure(options.profile)))
+        print(asyncio.run(hotspots.measure(options.profile)))
         return
     rounds, seconds = (1, 3.0) if options.quick else (3, 8.0)
     soak_events = options.soak or (30_000 if options.quick else SOAK_EVENTS)
@@ -55,14 +55,8 @@ async def _run(parts: list[str] | tuple[str, ...], rounds: int, seconds: float, 
 
 
 def machine() -> str:
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
     load = os.getloadavg()[0]
     return (
         f"{datetime.date.today().isoformat()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}, "

@@ -1,4 +1,4 @@
-"""The door: role api, durable answers, against the bare server; ours and bare in turn, so that a noisy minute hits both."""
+"""The door: role api, durable answers; ours and the bare server in turn, so that a noisy minute hits both."""
 
 from __future__ import annotations
 

@@ -60,23 +60,16 @@ def _report(stacks: str) -> str:
         ranked = sorted(counts.items(), key=lambda item: -item[1])[:SHOWN]
         return [f"| `{name}` | {count / samples:.1%} |" for name, count in ranked]
 
-    return "\n".join(
-        [f"{samples} samples", "", "| time in itself | share |", "|---|---|", *rows(dict(own)), ""]
-        + ["| with what it calls | share |", "|---|---|", *rows(ours)]
-    )
+    lines = [f"{samples} samples", "", "| time in itself | share |", "|---|---|", *rows(dict(own))]
+    lines += ["", "| with what it calls | share |", "|---|---|", *rows(ours)]
+    return "\n".join(lines)
 
 
 def _name(frame: str) -> str:
     match = _FRAME.match(frame)
     if match is None:
         return frame
-    file = match["file"].replace("/", ".").removesuffix(".py")
-    for root in ("site-packages.", "src.", "backends."):
-        if f".{root}" in f".{file}":
-            file = (
-                f".{file}".rpartition(f".{root}")[2]
-                if root != "backends."
-                else "tracardi_lite.backends." + file.rpartition(root)[2]
-            )
-            break
-    return f"{file}:{match['function']}"
+    # From the last folder that is a root of packages on; ours may stand under two names, link and target.
+    file = re.sub(r"^.*(?:site-packages|lib/python[\d.]+|src)/", "", match["file"])
+    file = re.sub(r"^.*?(?=backends/)", "tracardi_lite/", file)
+    return f"{file.removesuffix('.py').replace('/', '.')}:{match['function']}"

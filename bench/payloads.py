@@ -7,27 +7,8 @@ import random
 
 EVENTS = 100
 _WORDS = [
-    "basket",
-    "checkout",
-    "blue",
-    "running",
-    "shoe",
-    "newsletter",
-    "summer",
-    "campaign",
-    "payment",
-    "mobile",
-    "discount",
-    "delivery",
-    "warsaw",
-    "berlin",
-    "lisbon",
-    "premium",
-    "search",
-    "filter",
-    "colour",
-    "size",
-    "review",
+    *("basket", "checkout", "blue", "running", "shoe", "newsletter", "summer", "campaign", "payment", "mobile"),
+    *("discount", "delivery", "warsaw", "berlin", "lisbon", "premium", "search", "filter", "colour", "size", "review"),
 ]
 
 

@@ -17,18 +17,19 @@ ROWS_MAX = 100_000
 
 
 def partition_files(data_dir: Path) -> list[Path]:
-    """The files of the event partitions, found by what they hold: the tables with most rows whose rows have a doc."""
-    found = []
-    for file in sorted(data_dir.rglob("*")):
-        if file.is_file() and "event" in file.name and file.read_bytes()[:15] == b"SQLite format 3":
-            found.append(file)
-    return found
+    """The database files of event partitions: those of the right kind whose name says so."""
+    return [file for file in sorted(data_dir.rglob("*event*")) if file.is_file() and _is_database(file)]
+
+
+def _is_database(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(15) == b"SQLite format 3"
 
 
 def rows_per_second(partition: Path, into: Path) -> float:
     """Copies the partition's event rows into a new file of the same schema, durably, BATCH rows per commit."""
     with closing(sqlite3.connect(f"file:{partition}?mode=ro", uri=True)) as source:
-        (table,) = _largest(source)
+        table = _largest(source)
         columns = [row[1] for row in source.execute(f"pragma table_info({table})")]
         rows = source.execute(f"select {', '.join(columns)} from {table} limit {ROWS_MAX}").fetchall()
         schema = [sql for (sql,) in source.execute("select sql from sqlite_master where sql not null order by rowid")]
@@ -48,7 +49,8 @@ def rows_per_second(partition: Path, into: Path) -> float:
         return len(rows) / (time.perf_counter() - begun)
 
 
-def _largest(source: sqlite3.Connection) -> tuple[str]:
+def _largest(source: sqlite3.Connection) -> str:
+    """The table with most rows: the events themselves."""
     tables = [name for (name,) in source.execute("select name from sqlite_master where type = 'table'")]
     sizes = {name: source.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
-    return (max(sizes, key=sizes.__getitem__),)
+    return max(sizes, key=sizes.__getitem__)
