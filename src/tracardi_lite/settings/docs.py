@@ -19,11 +19,12 @@ A setting is looked for in four places, and the later one wins: default < file (
 flag. `tracardi-lite settings` lists each with its value and where that came from; `tracardi-lite check-config` says
 whether the program would start with them, and if not, everything that is wrong.
 
-- **File**: TOML, flat: the keys are the headings below, no tables. `{PREFIX}CONFIG` names a file where no `--config` does.
-  An unknown key stops the start.
+- **File**: TOML, flat: the keys are the headings below, no tables. An unknown key stops the start. `{PREFIX}CONFIG`
+  names a file where no `--config` does.
 - **Environment**: the names are Tracardi's where it has one. Every setting can also be given as `{PREFIX}` and
   the key in capitals, and that name wins where both are there. An unknown name with this prefix stops the start, except
-  for the address variables that Kubernetes makes for a Service called tracardi-lite. An empty variable counts as not set.
+  for the address variables that Kubernetes makes for a Service called tracardi-lite. An empty variable counts as not
+  set.
 - **Switches**: yes, on, true, 1 or no, off, false, 0, in any case.
 - **Sizes** (unit bytes): a plain number, or `64MiB` (powers of 1024) or `64MB` (powers of 1000).
 - **Durations** (unit s): a plain number, or `500ms`, `30s`, `5m`, `2h`, `1d`, `1w`.
@@ -36,8 +37,7 @@ def page() -> str:
     parts = [_INTRO]
     for section in sections():
         parts.append(f"\n## {section.title}\n")
-        for field in section.fields:
-            parts.append(f"\n### `{field.key}`\n\n{_cell(field.option.text)}\n\n{_facts(field)}\n")
+        parts += [f"\n### `{field.key}`\n\n{_cell(field.option.text)}\n\n{_facts(field)}\n" for field in section.fields]
     return "".join(parts)
 
 
@@ -69,7 +69,7 @@ ROLE_SECTIONS: Mapping[str, tuple[str, ...]] = {
 _ROLE_VALUES: Mapping[str, Mapping[str, object]] = {
     "all": {"role": "all"},
     "api": {"role": "api", "host": "0.0.0.0", "reuse_port": True},  # noqa: S104 - an example for containers
-    "worker": {"role": "worker", "port": 8687},
+    "worker": {"role": "worker"},
 }
 
 _ROLE_INTRO = {

@@ -1,0 +1,195 @@
+"""``profile``, ``events`` and ``partitions``: what is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from tracardi_lite.cli import runtime, show
+from tracardi_lite.cli.runtime import json_option, store_of, with_settings, yes_option
+from tracardi_lite.ports.store import Kind, PartitionInfo, Query, Record, Store
+from tracardi_lite.query import Compare, Or
+from tracardi_lite.settings import Settings
+
+_ALIAS_HOPS_MAX = 16
+"""Aliases of aliases that are followed; chains are short, and a circle must not hang a terminal."""
+
+
+async def survivor(store: Store, id: str) -> str:
+    """The profile that an id means: itself, or the one it was merged into."""
+    for _ in range(_ALIAS_HOPS_MAX):
+        [entry] = await store.lookup([f"p:{id}"])
+        if entry is None or entry.target in ("", id):
+            break
+        id = entry.target
+    return id
+
+
+async def find_profile(store: Store, id: str) -> Record | None:
+    """By a profile id, its own or an alias."""
+    target = await survivor(store, id)
+    [entry] = await store.lookup([f"p:{target}"])
+    if entry is not None and entry.partition:
+        [record] = await store.get("profile", [(target, entry.partition)])
+        if record is not None:
+            return record
+    return await store.find("profile", target)
+
+
+@click.command()
+@click.argument("id")
+@json_option
+@with_settings
+def profile(settings: Settings, id: str, as_json: bool) -> int:
+    """Show the profile that ID means; ids that were merged into another lead to that one.
+
+    \b
+    Examples:
+      tracardi-lite profile 0c47…
+      tracardi-lite profile 0c47… --json | jq .data
+    """
+    record = runtime.run(_profile(settings, id))
+    if record is None:
+        click.echo(f"No profile {id}.", err=True)
+        return 1
+    if as_json:
+        click.echo(record.doc)
+        return 0
+    if record.id != id:
+        click.echo(f"{id} is now {record.id}")
+    show.table(("field", "value"), list(leaves(msgspec.json.decode(record.doc))))
+    return 0
+
+
+async def _profile(settings: Settings, id: str) -> Record | None:
+    async with store_of(settings) as store:
+        return await find_profile(store, id)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, object]]:
+    """The fields of a record that hold something, as (dot path, value); lists as one value."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        if value:
+            yield path, msgspec.json.encode(value).decode()
+    elif value is not None and value != "":
+        # As text, so that numbers and words share a column that is aligned left.
+        yield path, value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+@click.command()
+@click.option("--profile", "profile_id", metavar="ID", required=True, help="Whose; merged ids are understood.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
+@json_option
+@with_settings
+def events(settings: Settings, profile_id: str, limit: int, as_json: bool) -> None:
+    """Show a customer's events, newest first. With --json, one event per line, whole.
+
+    \b
+    Examples:
+      tracardi-lite events --profile 0c47…
+      tracardi-lite events --profile 0c47… --limit 1000 --json | jq -r .type | sort | uniq -c
+    """
+    found = runtime.run(_events(settings, profile_id, limit))
+    if as_json:
+        for doc in found.result:
+            click.echo(doc)
+        return
+    rows = [_event_row(msgspec.json.decode(doc)) for doc in found.result]
+    show.table(("time", "type", "id", "source", "session", "properties"), rows, f"No events of {profile_id}.")
+    if found.total > len(rows):
+        click.echo(f"{len(rows)} of {found.total:,}; --limit shows more.")
+
+
+async def _events(settings: Settings, profile_id: str, limit: int) -> Any:
+    async with store_of(settings) as store:
+        await store.refresh()
+        ids = dict.fromkeys((await survivor(store, profile_id), profile_id))
+        terms = tuple(Compare("profile.id", "=", id) for id in ids)
+        return await store.search("event", Query(where=terms[0] if len(terms) == 1 else Or(terms), limit=limit))
+
+
+def _event_row(event: Any) -> tuple[object, ...]:
+    properties = msgspec.json.encode(event.get("properties") or {}).decode()
+    return (
+        at(event, "metadata", "time", "insert"),
+        event.get("type"),
+        event.get("id"),
+        at(event, "source", "id"),
+        at(event, "session", "id"),
+        properties if len(properties) <= 60 else properties[:59] + "…",
+    )
+
+
+def at(record: Any, *path: str) -> Any:
+    """What is at a path, or None."""
+    for name in path:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+@click.group()
+def partitions() -> None:
+    """The store's partitions by time: list them, drop old ones as a whole."""
+
+
+@partitions.command("list")
+@json_option
+@with_settings
+def list_partitions(settings: Settings, as_json: bool) -> None:
+    """What each partition holds.
+
+    \b
+    Example:
+      tracardi-lite partitions list
+    """
+    found = runtime.run(_partitions(settings))
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [_partition_row(info) for info in found]
+    show.table(("kind", "name", "records", "size", "first", "last"), rows, "No partitions yet.")
+
+
+def _partition_row(info: PartitionInfo) -> tuple[object, ...]:
+    first, last = show.moment(info.first_ms), show.moment(info.last_ms)
+    return info.kind, info.name, info.records, show.volume(info.bytes), first, last
+
+
+async def _partitions(settings: Settings) -> list[PartitionInfo]:
+    async with store_of(settings) as store:
+        return await store.partitions()
+
+
+@partitions.command("drop")
+@click.argument("kind", type=click.Choice(get_args(Kind)))
+@click.argument("name")
+@yes_option
+@with_settings
+def drop_partition(settings: Settings, kind: Kind, name: str, yes: bool) -> None:
+    """Remove a partition and every record in it, for good. Asks first.
+
+    \b
+    Examples:
+      tracardi-lite partitions drop event 2025-3
+      tracardi-lite partitions drop session 2025-q1 --yes
+    """
+    found = runtime.run(_partitions(settings))
+    info = next((info for info in found if (info.kind, info.name) == (kind, name)), None)
+    if info is None:
+        there = ", ".join(info.name for info in found if info.kind == kind)
+        raise click.ClickException(f"There is no {kind} partition {name}." + (f" There are: {there}." if there else ""))
+    if not yes:
+        click.confirm(f"Drop {kind} partition {name} with {info.records:,} records, for good?", abort=True)
+    dropped = runtime.run(_drop(settings, kind, name))
+    click.echo(f"Dropped {info.records:,} records." if dropped else "Somebody else has just dropped it.")
+
+
+async def _drop(settings: Settings, kind: Kind, name: str) -> bool:
+    async with store_of(settings) as store:
+        return await store.drop_partition(kind, name)

@@ -1,0 +1,154 @@
+"""``serve``, ``install`` and ``healthcheck``."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from tracardi_lite import wiring
+from tracardi_lite.cli import runtime
+from tracardi_lite.cli.runtime import config_option, data_dir_option, with_settings
+from tracardi_lite.cli.welcome import print_welcome, reachable
+from tracardi_lite.errors import Misconfigured
+from tracardi_lite.settings import Settings, load
+
+_HEALTH_TIMEOUT_S = 5.0
+"""Longer than the server takes to judge its parts, shorter than what container runtimes allow by default."""
+
+
+@click.command()
+@click.option("--role", metavar="all|api|worker", help="Which half runs.  [default: all]")
+@click.option("--api", is_flag=True, help="The same as --role api; with --worker, as --role all.")
+@click.option("--worker", is_flag=True, help="The same as --role worker.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option(
+    "--port", metavar="N", help="Port to listen on; 0 picks a free one.  [default: 8686; with --worker alone 8687]"
+)
+@data_dir_option
+@click.option("--reuse-port/--no-reuse-port", default=None, help="Share the port with other processes of this program.")
+@config_option
+def serve(
+    role: str | None,
+    api: bool,
+    worker: bool,
+    host: str | None,
+    port: str | None,
+    data_dir: str | None,
+    reuse_port: bool | None,
+    config: Path | None,
+) -> int:
+    """Start the server: collector, workers, or both.
+
+    The first start in an empty data directory makes everything it needs, and says how to send the first event.
+    SIGTERM or Ctrl-C stops it: requests are finished, the queue's work is flushed, nothing is lost.
+
+    \b
+    Examples:
+      tracardi-lite serve
+      tracardi-lite serve --config conf/all.toml --port 9000
+      tracardi-lite serve --api --reuse-port      several of these, and
+      tracardi-lite serve --worker                several of those, on one --data-dir
+
+    Every other setting comes from --config or the environment: `tracardi-lite settings` lists them.
+    """
+    flags: dict[str, object] = {"role": _role(role, api, worker), "host": host, "port": port, "data_dir": data_dir}
+    flags["reuse_port"] = reuse_port
+    loaded = load(flags, os.environ, config)
+    if loaded.settings.role == "worker" and port is not None:
+        # Whoever says --port means the one that this process listens on.
+        loaded = load({**flags, "worker_port": port}, os.environ, config)
+    # Imported here: no other command needs the web server and the pipeline.
+    from tracardi_lite import app
+
+    return app.run(loaded.settings, print_welcome)
+
+
+def _role(role: str | None, api: bool, worker: bool) -> str | None:
+    """None if nothing was said; the settings decide then."""
+    if not api and not worker:
+        return role
+    short = "all" if api and worker else "api" if api else "worker"
+    if role is not None and role.strip().lower() != short:
+        flags = " ".join(name for name, given in (("--api", api), ("--worker", worker)) if given)
+        raise click.UsageError(f"--role {role} and {flags} say different things; give one of them.")
+    return short
+
+
+@click.command()
+@click.option("--username", metavar="EMAIL", help="The admin's login.  [default: admin@localhost]")
+@click.option("--password", help="The admin's password; without it one is made and shown.")
+@click.option("--token", help="The installation token, where INSTALLATION_TOKEN is set.")
+@with_settings
+def install(settings: Settings, username: str | None, password: str | None, token: str | None) -> None:
+    """Make what the server needs, without serving: stores, the source `default`, an admin.
+
+    Idempotent: what is there stays as it is, and each line says what was made.
+
+    \b
+    Example:
+      tracardi-lite install --username me@example.com --password 'correct horse'
+    """
+    runtime.run(_install(settings, username, password, token))
+
+
+async def _install(settings: Settings, username: str | None, password: str | None, token: str | None) -> None:
+    from tracardi_lite import install as installation
+
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured("data_dir", f"can't make {settings.data_dir}: {error.strerror}.") from error
+    async with wiring.open_registry(settings) as registry:
+        report = await installation.install(settings, registry, username=username, password=password, token=token)
+    # Opened once, so that their files are there and a disk that can't hold them is found out now.
+    async with wiring.open_queue(settings):
+        pass
+    async with wiring.open_store(settings):
+        pass
+    for line in report.lines or ["Nothing to do: all is there."]:
+        click.echo(line)
+    if report.password is not None:
+        click.echo(f"\nThe admin, whose password is shown this once:\n  user      {report.username}")
+        click.echo(f"  password  {report.password}")
+
+
+@click.command()
+@click.option("--url", help="What to ask.  [default: /health/ready of the configured host and port]")
+@with_settings
+def healthcheck(settings: Settings, url: str | None) -> int:
+    """Ask a server whether it is ready: exit code 0 if so, else 1 with its answer. For containers and scripts.
+
+    \b
+    Examples:
+      tracardi-lite healthcheck
+      tracardi-lite healthcheck --url http://10.0.0.5:8686/health/ready
+    """
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = settings.worker_port if settings.role == "worker" else settings.port
+    target = url or reachable(f"http://{host}:{port}") + "/health/ready"
+    try:
+        status, answer = _get(target)
+    except (OSError, http.client.HTTPException) as error:
+        click.echo(f"{target}: {error or type(error).__name__}", err=True)
+        return 1
+    click.echo(answer, err=status != 200)
+    return 0 if status == 200 else 1
+
+
+def _get(url: str) -> tuple[int, str]:
+    """Status and the beginning of the body."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.BadParameter("expected http://… or https://…", param_hint="--url")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=_HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        response = connection.getresponse()
+        return response.status, response.read(10_000).decode(errors="replace")
+    finally:
+        connection.close()

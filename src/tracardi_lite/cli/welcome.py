@@ -1,0 +1,79 @@
+"""The first minute: what the program says when it begins to serve, with a line to paste that works."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import click
+
+from tracardi_lite import __version__
+from tracardi_lite.settings import Settings
+
+_EXAMPLE = (
+    '{"source":{"id":"default"},"session":{"id":"my-first-session"},'
+    '"events":[{"type":"page-view","properties":{"page":"/hello"}}]}'
+)
+
+
+class Report(Protocol):
+    """The part of ``install.InstallReport`` that is told."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What was made or changed; empty when all was there."""
+
+    @property
+    def username(self) -> str | None: ...
+
+    @property
+    def password(self) -> str | None:
+        """The generated one; it is nowhere else in clear."""
+
+
+def print_welcome(settings: Settings, report: Report, address: str) -> None:
+    """To standard output, flushed. ``address`` is what is listened on, as a URL: ``http://127.0.0.1:8686``."""
+    click.echo("\n".join(welcome(settings, report, address)))
+
+
+def welcome(settings: Settings, report: Report, address: str) -> list[str]:
+    """The lines. A start that made nothing new gets the short form."""
+    url = reachable(address)
+    role = {"all": "collector and workers", "api": "collector", "worker": "workers"}[settings.role]
+    lines = [f"tracardi-lite {__version__}: {role} on {url}, data in {settings.data_dir}"]
+    if not report.lines and report.password is None:
+        return lines
+    lines += [f"  {line}" for line in report.lines]
+    if report.password is not None:
+        lines += [
+            "",
+            "The admin, whose password is shown this once:",
+            f"  user      {report.username}",
+            f"  password  {report.password}",
+        ]
+    if settings.role != "worker":
+        lines += [
+            "",
+            "Send an event:",
+            f"  curl -s {url}/track -H 'content-type: application/json' -d '{_EXAMPLE}'",
+            "The answer has the profile's id. Then look at it:",
+            f"  {command(settings, 'profile ID')}",
+            f"  {command(settings, 'events --profile ID')}",
+        ]
+    lines += ["", f"Next: {url}/health/ready   {url}/metrics   `{command(settings, 'settings')}`", "Ctrl-C stops."]
+    return lines
+
+
+def command(settings: Settings, rest: str) -> str:
+    """A command line that reaches this installation."""
+    where = "" if settings.data_dir == Settings().data_dir else f" --data-dir {shlex.quote(str(settings.data_dir))}"
+    return f"tracardi-lite {rest}{where}"
+
+
+def reachable(address: str) -> str:
+    """The address to use from this machine: "all interfaces" is none that one can connect to everywhere."""
+    parts = urlsplit(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(parts.hostname or "")  # noqa: S104 - compared, not bound
+    return address.rstrip("/") if host is None else f"{parts.scheme}://{host}:{parts.port}"
