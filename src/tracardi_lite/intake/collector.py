@@ -40,6 +40,9 @@ JSON_TYPE = "application/json"
 HEADERS_KEPT_MAX = 64
 BODY_GUESS = 64 * 1024
 RETRY_AFTER_MAX_S = 60
+# When a request began (perf_counter), and how many bytes of ``in_flight_max`` it holds.
+START = web.RequestKey("start", float)
+HELD = web.RequestKey("held", int)
 CLASSES = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -172,11 +175,11 @@ class Collector:
 
     def _hold(self, request: web.Request, size: int) -> None:
         """Count ``size`` bytes as in flight for this request, instead of what it held; Full when that is too much."""
-        more = size - request["held"]
+        more = size - request[HELD]
         if more > 0 and self._in_flight.value + more > self._in_flight_max:
             raise Full("intake", "too many bodies in flight")
         self._in_flight.value += more
-        request["held"] = size
+        request[HELD] = size
 
     async def _gate(self, request: web.Request, id: str, events: int, *types: str) -> Gate:
         """The source, open for this call; whatever is refused here is counted with its events."""
@@ -263,7 +266,7 @@ class Collector:
     @staticmethod
     def _headers(request: web.Request) -> dict[str, str]:
         headers = answer.cors(request)
-        headers["X-Process-Time"] = f"{perf_counter() - request['start']:.6f}"
+        headers["X-Process-Time"] = f"{perf_counter() - request[START]:.6f}"
         context = request.headers.get("X-Context")
         if context is not None:
             headers["X-Context"] = context
@@ -276,8 +279,8 @@ class Collector:
         in_flight = self._in_flight
 
         async def guarded(request: web.Request) -> web.Response:
-            start = request["start"] = perf_counter()
-            request["held"] = 0
+            start = request[START] = perf_counter()
+            request[HELD] = 0
             try:
                 response = await handler(request)
             except BadInput as error:
@@ -300,7 +303,7 @@ class Collector:
                     self._headers(request),
                 )
             finally:
-                in_flight.value -= request["held"]
+                in_flight.value -= request[HELD]
             requests.add(route, CLASSES[response.status // 100])
             seconds.observe(perf_counter() - start)
             return response
