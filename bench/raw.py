@@ -51,6 +51,6 @@ def rows_per_second(partition: Path, into: Path) -> float:
 
 def _largest(source: sqlite3.Connection) -> str:
     """The table with most rows: the events themselves."""
-    tables = [name for (name,) in source.execute("select name from sqlite_master where type = 'table'")]
+    tables: list[str] = [name for (name,) in source.execute("select name from sqlite_master where type = 'table'")]
     sizes = {name: source.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
     return max(sizes, key=sizes.__getitem__)

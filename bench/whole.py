@@ -61,9 +61,8 @@ async def soak(events: int) -> list[Figure]:
             points.append((now.stored / 1e6, process.pss_bytes(program.pid) / 2**20))
         seconds = time.monotonic() - begun
     settled = points[int(len(points) * SOAK_WARM_UP) :]
-    note = (
-        f"from {settled[0][1]:.0f} to {settled[-1][1]:.0f} MiB over {events / 1e6:g} million events in {seconds:.0f} s"
-    )
+    first, last = settled[0][1], settled[-1][1]
+    note = f"from {first:.0f} to {last:.0f} MiB; {events / 1e6:g} million events in {seconds:.0f} s"
     value = _slope(settled)
     return [_figure("slope of memory, role all", (value, [value]), "MiB per million events", note=note)]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.load import Event, Load
-from tests.acceptance.program import Failed, until
+from tests.acceptance.program import QUICK, Failed, until
+from tracardi_lite import settings as settings_
 from tracardi_lite import wiring
 from tracardi_lite.ports.queue import Queue, Totals
 from tracardi_lite.ports.store import Kind, Query, Store
-from tracardi_lite.settings import Settings
 
 PAGE = 1000
 SHOWN = 12
@@ -29,7 +29,7 @@ class Oracle:
     """An open view on an installation's data, beside whatever processes run on it."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.settings = Settings(data_dir=data_dir)
+        self.settings = settings_.load({"data_dir": str(data_dir)}, QUICK).settings
 
     async def __aenter__(self) -> Oracle:
         self.store: Store = await wiring.open_store(self.settings).__aenter__()

@@ -123,13 +123,15 @@ class Program:
         assert not self.alive, f"{self.name} runs already"
         self.starts += 1
         command = [str(EXECUTABLE), "serve", "--role", self.role, "--port", str(self.port), *self.flags]
+        # A worker's port, which is for its health and metrics, has a setting of its own and no flag.
+        env = {**self.env, "TRACARDI_LITE_WORKER_PORT": str(self.port)}
         with self._log.open("ab") as log:
             log.write(f"--- start {self.starts}: {' '.join(command[1:])}\n".encode())
             log.flush()
             self._said = log.tell()
             self._process = subprocess.Popen(
                 command,
-                env=_environment(self.data_dir, self.env),
+                env=_environment(self.data_dir, env),
                 cwd=self.data_dir.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
