@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench wheel clean
+# A recipe that fails must not leave a target that looks made: a half-made .venv is made again.
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format docs bench wheel clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,9 @@ check: $(VENV)/.installed-dev ## lint and type-check
 format: $(VENV)/.installed-dev ## format the code
 	$(BIN)/ruff check --fix src backends tests bench
 	$(BIN)/ruff format src backends tests bench
+
+docs: $(VENV)/.installed-dev ## write the generated pages and example files (tests compare them)
+	$(BIN)/python -m tracardi_lite.cli.docs
 
 bench: $(VENV)/.installed-dev ## measure against the ceilings (needs wrk); prints a table of ratios
 	$(BIN)/python -m bench
