@@ -135,7 +135,7 @@ class Metrics:
         CounterBy,
         Metric(
             "requests_total",
-            "Requests answered. route: the route's name, not the path; status: 2xx, 4xx, 5xx …",
+            "Requests answered. route: the route's name, not the path; status: its class, such as 2xx.",
             labels=("route", "status"),
         ),
     ]
