@@ -1,4 +1,4 @@
-"""The small where-language of ``select``: parsed and given a meaning here, compiled by each store."""
+"""The small where-language of ``select``: parsed (``query.parse``) and given a meaning here, compiled by each store."""
 
 from tracardi_lite.query.ast import And, Compare, Exists, Not, Or, Where
 from tracardi_lite.query.evaluate import matches

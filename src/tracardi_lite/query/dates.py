@@ -1,7 +1,8 @@
 """Dates in the where-language: compared as text, after both sides are brought to one spelling.
 
-Records spell times in UTC, either ``2026-11-23T15:51:00.123456+00:00`` or ``2026-11-23 15:51:00+00:00``. Without the
-``T`` and the offset both sort as text in the order of time, and a shorter one sorts before all that it begins.
+Records spell times in UTC: ``2026-11-23T15:51:00.120+00:00``, ``2026-11-23 15:51:00Z``, or a day alone. Without the
+``T``, the offset, and the zeros at the end, they sort as text in the order of time: what is cut off is the least that
+could stand there. Times with another offset are compared as they are written.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-# Twice the same removal in each store's own words: ``strip`` here, ``replace()`` in SQL. They must stay equal.
+# ``comparable`` in the words that every store's query language has; SQL says the same with replace() and rtrim().
 REPLACEMENTS = (("T", " "), ("Z", ""), ("+00:00", ""))
+TRIMMED = "0:. "
 
 _DATE = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})"
@@ -48,11 +50,11 @@ def normal(text: str) -> str | None:
     return at.isoformat(sep=" ", timespec="seconds") + fraction
 
 
-def strip(text: str) -> str:
-    """What a record's text is replaced by before it is compared with a date."""
+def comparable(text: str) -> str:
+    """What stands in for a date's text, a record's or a normal one, when two are ordered."""
     for old, new in REPLACEMENTS:
         text = text.replace(old, new)
-    return text
+    return text.rstrip(TRIMMED)
 
 
 def floor_ms(normal_text: str) -> int:

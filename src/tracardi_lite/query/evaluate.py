@@ -65,5 +65,5 @@ def _text_holds(op: str, found: str, value: str) -> bool:
         return found.startswith(value)
     date = dates.normal(value)
     if date is not None:
-        found, value = dates.strip(found), date
+        found, value = dates.comparable(found), dates.comparable(date)
     return bool(_ORDER[op](found, value))
