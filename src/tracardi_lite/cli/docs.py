@@ -12,6 +12,7 @@ import click
 
 from tracardi_lite import metrics
 from tracardi_lite.cli import cli
+from tracardi_lite.pipeline.docs import event_types_page
 from tracardi_lite.settings import docs as settings_docs
 from tracardi_lite.settings.fields import FIELDS
 
@@ -88,6 +89,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/settings.md": settings_docs.page,
     "docs/metrics.md": metrics_page,
     "docs/cli.md": commands_page,
+    "docs/event-types.md": event_types_page,
     **{f"conf/{role}.toml": lambda role=role: settings_docs.example(role) for role in FIELDS["role"].choices},  # type: ignore[misc]
 }
 """What each generated file in the repository has to be."""

@@ -6,6 +6,7 @@ Tolerant of junk of any type: what does not fit is as if it had not been sent. K
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,8 @@ IP_MAX = 45
 """The longest textual IPv6 address."""
 _UTM = ("source", "medium", "campaign", "term", "content")
 _NOBODY = UserAgent()
+# RFC 5646 in outline: a language, then subtags.
+_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8}){0,5}")
 
 
 def timezone(context: object) -> str | None:
@@ -125,7 +128,7 @@ def accepted_languages(header: str) -> tuple[str, ...]:
     for item in header[:1024].split(",")[:LANGUAGES_MAX]:
         tag, _, quality = item.strip().partition(";q=")
         weight = number(quality) if quality else 1.0
-        if tag and tag != "*" and len(tag) <= 35 and weight is not MISSING and weight > 0:
+        if _TAG.fullmatch(tag) and weight is not MISSING and weight > 0:
             wanted.append((-weight, tag))
     return tuple(dict.fromkeys(tag for _, tag in sorted(wanted, key=lambda pair: pair[0])))
 

@@ -134,6 +134,9 @@ def _compile_op(item: ProfileOp) -> Op:
         value = 1
     if source is None and value is UNSET and item.op != "delete":
         raise ValueError(f"{item.op!r} to {item.to!r} needs 'from' or 'value'")
+    if where and kind == "any":
+        # Its keys are the clients' to choose, so its values must be small.
+        kind = "scalar"
     fit = KINDS["number"] if item.op in NUMERIC else coercion(kind)
     return Op(item.op, target, paths.join(target), key, source, paths.MISSING if value is UNSET else value, fit)
 

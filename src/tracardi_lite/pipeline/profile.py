@@ -147,7 +147,7 @@ def expand(profile: Profile) -> Profile:
 
 def _overlay(shape: Any, known: Any) -> Any:
     if type(shape) is not dict or type(known) is not dict:
-        return known if known is not MISSING and known is not None else shape
+        return copy(shape) if known is None else known
     return {
         **{key: _overlay(inner, known.get(key)) for key, inner in shape.items()},
         **{key: value for key, value in known.items() if key not in shape},
@@ -161,5 +161,5 @@ def _skeleton() -> dict[str, Any]:
     for name, kind in fields.leaves("profile"):
         path = split(name)
         if path[0] == "data":
-            put(shape, path[1:], copy(empty.get(kind)))
+            put(shape, path[1:], empty.get(kind))
     return shape

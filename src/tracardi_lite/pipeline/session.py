@@ -6,7 +6,7 @@ itself is taken once, at the first hit; later hits fill in only a missing place 
 A visit is a stretch of a session without a long pause. It is over when the client says ``visit-ended`` or after
 ``CLOSE_VISIT_AFTER`` seconds of silence; the next hit begins the session's next visit.
 
-Bounds: context and properties keep at most ``values.NODES_MAX`` values each.
+Bounds: context and properties keep about ``values.FREE_MAX`` characters of JSON each, however many messages come.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tracardi_lite.pipeline.values import free, iso, parse_time
 STARTED = "started"
 ACTIVE = "active"
 ENDED = "ended"
-PROPERTIES_MAX = 500
-"""Most top-level keys that a session's properties may grow to over its messages."""
 
 Session = dict[str, Any]
 
@@ -114,13 +112,8 @@ def touch_session(
     if not session["utm"] and (campaign := contexts.utm(context)):
         session["utm"] = campaign
     if type(properties) is dict and properties:
-        _merge(session["properties"], free(properties))
-
-
-def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
-    for key, value in more.items():
-        if key in into or len(into) < PROPERTIES_MAX:
-            into[key] = value
+        # What was there first keeps its room when there is too much.
+        session["properties"] = free({**session["properties"], **properties})
 
 
 def visits(session: Session) -> int:

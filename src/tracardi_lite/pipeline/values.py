@@ -1,47 +1,65 @@
-"""Making client's values fit the types that records promise, without ever raising.
+"""Making clients' values fit the types that records promise, without ever raising.
 
 Stores have typed columns and mappings: one object where a text is expected would get the whole record refused. So each
 value that is copied into a typed field passes through the coercion of its kind, and what can't be made to fit is
 left out. ``MISSING`` is the answer for "does not fit".
 
-Bounds: a text in a list or a key has at most ``TEXT_MAX`` characters, a list at most ``LIST_MAX`` items, and a free
-object keeps at most ``NODES_MAX`` values, ``DEPTH_MAX`` deep, so that no client can grow a record without end.
+Bounds: a text in a list, or one that becomes a key, has at most ``TEXT_MAX`` characters, a list at most ``LIST_MAX``
+items, and a free object about ``FREE_MAX`` characters of JSON, ``DEPTH_MAX`` deep: no client can grow a record without
+end.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 from tracardi_lite.pipeline.paths import MISSING
 
 TEXT_MAX = 1024
 LIST_MAX = 1000
-NODES_MAX = 5_000
+FREE_MAX = 65_536
 DEPTH_MAX = 16
 # Beyond this a double, and so most JSON readers, can't hold an integer exactly; msgspec refuses beyond 64 bits.
 _EXACT = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The years 1 to 9999, in ms: what ``datetime`` can hold, and so what can be written as ISO 8601.
+_MS_MIN = -62_135_596_800_000
+_MS_MAX = 253_402_300_799_999
+# What indices read as a date: the protocol's mapping is yyyy-MM-dd HH:mm:ss||strict_date_optional_time||epoch_millis.
+_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d(?: \d\d:\d\d:\d\d|T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?)?", re.ASCII
+)
 
 
+@lru_cache(maxsize=256)
 def iso(at_ms: int) -> str:
-    """A moment as records write it: ISO 8601, UTC, milliseconds."""
+    """A moment as records write it: ISO 8601, UTC, milliseconds; ``2026-11-23T15:58:00.123+00:00``."""
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
 
 
 def parse_time(value: object) -> int | None:
     """A client's time in ms since the epoch: ISO 8601 or ``YYYY-MM-DD hh:mm:ss``, naive means UTC; None for junk."""
-    if type(value) is not str or len(value) > 64:
-        return None
+    return _parse(value) if type(value) is str and len(value) <= 64 else None
+
+
+# The same few moments are written and read again for each record that a message touches.
+@lru_cache(maxsize=256)
+def _parse(text: str) -> int | None:
     try:
-        at = datetime.fromisoformat(value.strip())
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=UTC)
-        return (at - _EPOCH) // timedelta(milliseconds=1)
-    except (ValueError, OverflowError):
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
         return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    at_ms = (at - _EPOCH) // timedelta(milliseconds=1)
+    # An offset may carry the first or last day of the calendar over its edge.
+    return at_ms if _MS_MIN <= at_ms <= _MS_MAX else None
 
 
 def text(value: object) -> Any:
@@ -82,50 +100,67 @@ def number(value: object) -> Any:
 
 
 def date(value: object) -> Any:
-    """A time that stores can index: the client's spelling if it is one, else ms since the epoch."""
-    if type(value) is int and abs(value) <= _EXACT:
+    """A time that indices can read: the client's spelling if it is such, ISO 8601 for any other, or ms."""
+    if type(value) is int and _MS_MIN <= value <= _MS_MAX:
         return value
-    return value.strip() if type(value) is str and parse_time(value) is not None else MISSING
+    at_ms = parse_time(value)
+    if at_ms is None:
+        return MISSING
+    spelling = str(value).strip()
+    return spelling if _DATE.fullmatch(spelling) else iso(at_ms)
+
+
+def scalar(value: object) -> Any:
+    """A short text, a number or a truth."""
+    if type(value) is str:
+        return short_text(value)
+    return value if type(value) is bool else number(value)
 
 
 def texts(value: object) -> Any:
     """A list of short strings without repetitions; a lone value is a list of one."""
     items = value if type(value) is list else [value]
     fitted = (short_text(item) for item in items[: LIST_MAX * 4])
-    return list(dict.fromkeys(item for item in fitted if item is not MISSING))[:LIST_MAX] or MISSING
+    known = list(dict.fromkeys(item for item in fitted if item is not MISSING))[:LIST_MAX]
+    return known if known or not items else MISSING
 
 
 def free(value: object) -> Any:
     """Any JSON, within bounds: what is too deep or too much is left out, and numbers can be written again."""
-    budget = NODES_MAX
+    left = FREE_MAX
 
     def fit(value: object, depth: int) -> Any:
-        nonlocal budget
-        budget -= 1
-        kind = type(value)
-        if value is None or kind is str or kind is bool:
+        nonlocal left
+        left -= 4
+        if left < 0:
+            return MISSING
+        if type(value) is str:
+            if len(value) > left:
+                return MISSING
+            left -= len(value)
             return value
-        if kind is int or kind is float:
+        if value is None or type(value) is bool:
+            return value
+        if type(value) is int or type(value) is float:
             return number(value)
         if depth >= DEPTH_MAX:
             return MISSING
         if type(value) is list:
-            items: list[Any] = []
-            for item in value:
-                if budget <= 0:
-                    break
-                if (fitted := fit(item, depth + 1)) is not MISSING:
-                    items.append(fitted)
-            return items
+            fitted = (fit(item, depth + 1) for item in value)
+            return [item for item in takewhile(room, fitted) if item is not MISSING]
         if type(value) is dict:
             fields: dict[str, Any] = {}
             for key, item in value.items():
-                if budget <= 0:
+                left -= len(key)
+                if left < 0:
                     break
-                if (fitted := fit(item, depth + 1)) is not MISSING:
-                    fields[key] = fitted
+                if (kept := fit(item, depth + 1)) is not MISSING:
+                    fields[key] = kept
             return fields
         return MISSING
+
+    def room(_: object) -> bool:
+        return left >= 0
 
     return fit(value, 0)
 
@@ -139,7 +174,7 @@ def numbers(value: object) -> Any:
     if type(value) is not dict:
         return MISSING
     fitted = {key: number(item) for key, item in list(value.items())[:LIST_MAX] if len(key) <= TEXT_MAX}
-    return {key: item for key, item in fitted.items() if item is not MISSING} or MISSING
+    return {key: item for key, item in fitted.items() if item is not MISSING}
 
 
 def consents(value: object) -> Any:
@@ -154,7 +189,7 @@ def consents(value: object) -> Any:
             continue
         revoke = date(item.get("revoke")) if type(item) is dict else MISSING
         given[key] = {"revoke": None if revoke is MISSING else revoke}
-    return given or MISSING
+    return given
 
 
 def geo(value: object) -> Any:
@@ -190,6 +225,7 @@ KINDS: dict[str, Callable[[object], Any]] = {
     "texts": texts,
     "object": free_object,
     "any": free,
+    "scalar": scalar,
     "numbers": numbers,
     "consents": consents,
     "geo": geo,

@@ -47,6 +47,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             text="Port to listen on; 0 picks a free one.",
         ),
     ] = 8686
+    worker_port: Annotated[
+        int,
+        Option(
+            env=("TRACARDI_LITE_WORKER_PORT",),
+            ge=0,
+            le=65535,
+            text="Port where a worker-only process answers health and metrics; when it is taken, a free one is used.",
+        ),
+    ] = 8687
     reuse_port: Annotated[
         bool,
         Option(
@@ -192,6 +201,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     close_visit_after: Annotated[
         int, Option(unit="s", ge=1, text="A visit is over after this long without an event.")
     ] = 1200
+    event_types_file: Annotated[
+        str, Option(text="JSON or TOML file of event types that join or replace the predefined ones; empty: none.")
+    ] = ""
 
     # --- partitions of the store (fixed at install) ---
     event_partitioning: Annotated[Partitioning, Option(text="Period of an event partition; fixed at install.")] = (
