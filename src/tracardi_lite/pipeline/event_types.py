@@ -182,11 +182,12 @@ def check(entry: EventType, where: str = "event_types_file") -> None:
         raise Misconfigured(where, f"event type {entry.id!r}: {error}.") from error
 
 
-def load_custom(path: FilePath) -> list[EventType]:
+def load_custom(file: str | FilePath) -> list[EventType]:
     """The custom types of a file: JSON (a list), or TOML (tables ``[[event_type]]``), of at most 10,000 entries.
 
     Raises ``Misconfigured`` for what can't be read or obeyed, naming the entry.
     """
+    path = FilePath(file)
     try:
         content = path.read_bytes()
         if path.suffix == ".toml":
