@@ -28,6 +28,11 @@ def some(message: Message, deaths: Sequence[tuple[int, str]], now_ms: int) -> li
     return [_letter(message, reason, now_ms, len(indices), indices) for reason, indices in by_reason.items()]
 
 
+def none(message: Message, reason: str, now_ms: int) -> DeadLetter:
+    """A letter that tells of a loss beside the events, all of which are settled: a replay of it does nothing."""
+    return _letter(message, reason, now_ms, 0, [])
+
+
 def _letter(message: Message, reason: str, now_ms: int, events: int, indices: list[int] | None) -> DeadLetter:
     what = repr((message.stream, message.position, indices)).encode("utf-8", "surrogatepass")
     digest = blake2b(what, digest_size=8).hexdigest()

@@ -1,10 +1,10 @@
 """The bulk write: chunks in, one final verdict per item out, however often the store says "not now".
 
 Invariants: verdicts come back in the items' order and none is RETRY; a call that fails as a whole is repeated (every
-operation of the store is idempotent). Bounds: a request holds at most ``events`` items and ``bytes`` bytes (one item
-more, when it is larger by itself); after refusals requests shrink by half, down to one item, and double again with each
-that goes through. Tries are not counted: while the store is away the queue holds everything, so a flusher waits, for as
-long as nobody sets the stop event.
+operation of the store is idempotent). Bounds: a request holds at most ``events`` items and ``bytes`` bytes (or one item
+that is larger by itself); after refusals requests shrink by half, down to one item, and double again with each that
+goes through. Tries are not counted: while the store is away the queue holds everything, so a flusher waits, for as long
+as nobody sets the stop event.
 
 One flusher serves all lanes of a worker, so that each learns from the others' refusals.
 """
@@ -12,6 +12,7 @@ One flusher serves all lanes of a worker, so that each learns from the others' r
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
@@ -20,9 +21,10 @@ import structlog
 
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import TryLater
+from tracardi_lite.flush.health import WorkerHealth
 from tracardi_lite.flush.retry import Backoff, pause
-from tracardi_lite.flush.stats import WorkerStats
-from tracardi_lite.ports.store import EventWrite, Outcome, RecordWrite, Store, Verdict
+from tracardi_lite.metrics import Metrics
+from tracardi_lite.ports.store import EventWrite, Kind, Outcome, RecordWrite, Store, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +38,8 @@ class Flusher:
         store: Store,
         clock: Clock,
         backoff: Backoff,
-        stats: WorkerStats,
+        health: WorkerHealth,
+        metrics: Metrics,
         stop: asyncio.Event,
         *,
         events: int,
@@ -45,22 +48,28 @@ class Flusher:
         self._store = store
         self._clock = clock
         self._backoff = backoff
-        self._stats = stats
+        self._health = health
+        self._metrics = metrics
         self._stop = stop
         self._events = self._size = events
         self._bytes = bytes
 
+    @property
+    def request_items_max(self) -> int:
+        """How many items a request may hold just now."""
+        return self._size
+
     async def create(self, events: Sequence[EventWrite]) -> list[Verdict]:
         """Outcomes STORED, SAME, EXISTS, NEVER. Raises ``Stopped``; what was done by then is harmless."""
-        return await self._write(self._store.create_events, events)
+        return await self._write("event", self._store.create_events, events)
 
-    async def put(self, writes: Sequence[RecordWrite]) -> list[Verdict]:
+    async def put(self, kind: Kind, writes: Sequence[RecordWrite]) -> list[Verdict]:
         """Outcomes STORED, CONFLICT, NEVER. Raises ``Stopped``.
 
         A write whose call failed may have been done: its repetition is a CONFLICT then, and the caller, reading the
         record again, finds it applied.
         """
-        return await self._write(self._store.put, writes)
+        return await self._write(kind, self._store.put, writes)
 
     async def call(self, act: Callable[[], Awaitable[T]]) -> T:
         """Repeat an idempotent call of the store until it does not raise ``TryLater``. Raises ``Stopped``."""
@@ -78,7 +87,7 @@ class Flusher:
                 await self._wait_out(failures, str(error), error.retry_after_s)
 
     async def _write(
-        self, act: Callable[[Sequence[Write]], Awaitable[list[Verdict]]], items: Sequence[Write]
+        self, kind: Kind, act: Callable[[Sequence[Write]], Awaitable[list[Verdict]]], items: Sequence[Write]
     ) -> list[Verdict]:
         verdicts: dict[int, Verdict] = {}
         waiting: Sequence[int] = range(len(items))
@@ -89,19 +98,15 @@ class Flusher:
             for chunk in self._chunks(items, waiting):
                 answers = await self._repeat(partial(act, [items[index] for index in chunk]))
                 assert len(answers) == len(chunk), "a store gives one verdict per item"
-                before = len(refused)
+                outcomes: Counter[Outcome] = Counter()
                 for index, verdict in zip(chunk, answers, strict=True):
+                    outcomes[verdict.outcome] += 1
                     if verdict.outcome is Outcome.RETRY:
                         refused.append(index)
                         reason = verdict.reason
                     else:
                         verdicts[index] = verdict
-                        if verdict.outcome is not Outcome.NEVER:
-                            self._stats.last_write = self._clock.monotonic()
-                if len(refused) > before:
-                    self._size = max(1, self._size // 2)
-                else:
-                    self._size = min(self._events, self._size * 2)
+                self._note_chunk(kind, outcomes)
             if refused:
                 # Once anything goes through the store lives, and the pauses start over.
                 failures = failures + 1 if len(refused) == len(waiting) else 1
@@ -125,14 +130,24 @@ class Flusher:
         if chunk:
             yield chunk
 
+    def _note_chunk(self, kind: Kind, outcomes: Counter[Outcome]) -> None:
+        for outcome, count in outcomes.items():
+            self._metrics.verdicts.add(kind, outcome.value, count=count)
+            if outcome not in (Outcome.RETRY, Outcome.NEVER):
+                self._health.last_write = self._clock.monotonic()
+        if outcomes[Outcome.RETRY]:
+            self._size = max(1, self._size // 2)
+        else:
+            self._size = min(self._events, self._size * 2)
+
     async def _wait_out(self, failures: int, reason: str, at_least_s: float = 0.0) -> None:
-        self._stats.retries += 1
-        if self._stats.store_down_since is None:
-            self._stats.store_down_since = self._clock.monotonic()
+        self._metrics.retries.add()
+        if self._health.store_down_since is None:
+            self._health.store_down_since = self._clock.monotonic()
             log.warning("store_not_now", reason=reason)
         await pause(self._stop, self._clock, self._backoff.pause_s(failures, at_least_s))
 
     def _note_up(self) -> None:
-        if self._stats.store_down_since is not None:
-            self._stats.store_down_since = None
+        if self._health.store_down_since is not None:
+            self._health.store_down_since = None
             log.warning("store_back")

@@ -59,6 +59,8 @@ class Directory:
         self._repeat = repeat
         self._entries: dict[str, Entry | None] = {}
         self._wanted: dict[str, Entry] = {}
+        self.moved: list[str] = []
+        """Keys that this batch has made to mean something else."""
 
     async def know(self, keys: Iterable[str]) -> None:
         """Look up what is not known yet, and the profiles that it leads to."""
@@ -103,13 +105,18 @@ class Directory:
         """Change an entry that nobody else has changed meanwhile; either way the new truth is known afterwards."""
         if await self._repeat(lambda: self._store.repoint(key, expected, entry)):
             self._entries[key] = entry
+            self.moved.append(key)
         else:
             del self._entries[key]
         await self.know([key, f"p:{entry.target}"])
 
 
-async def identify(works: Sequence[Work], store: Store, repeat: Repeat, partitions: Partitions) -> None:
-    """Set each work's profile and session, with their directory entries; claims what is new."""
+async def identify(works: Sequence[Work], store: Store, repeat: Repeat, partitions: Partitions) -> list[str]:
+    """Set each work's profile and session, with their directory entries; claims what is new.
+
+    Returns the known keys that mean something else now.
+    """
+    moved: list[str] = []
     concerned = [work for work in works if work.incoming.head.profile is not None]
     for _ in range(ROUNDS_MAX):
         # A new look each round: the others have changed what was known.
@@ -121,12 +128,14 @@ async def identify(works: Sequence[Work], store: Store, repeat: Repeat, partitio
             entry = directory.see(move.key)
             # Of several messages that find a session without a profile the first decides; a static one always does.
             if entry is not None and entry.target != move.target and (move.static or entry == move.expected):
-                moved = Entry(target=move.target, partition=entry.partition, message=entry.message)
-                await directory.repoint(move.key, entry, moved)
+                after = Entry(target=move.target, partition=entry.partition, message=entry.message)
+                await directory.repoint(move.key, entry, after)
         for work in concerned:
             await _alias(work, directory)
-        if all([_settle(work, directory) for work in concerned]):
-            return
+        unsettled = [work for work in concerned if not _settle(work, directory)]
+        moved += directory.moved
+        if not unsettled:
+            return moved
     raise Unavailable("store", "the directory changes faster than it can be read")
 
 

@@ -6,12 +6,37 @@ again keeps what is settled (the verdicts) and redoes the rest.
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct, field
 
 from tracardi_lite.pipeline.decode import Incoming
 from tracardi_lite.ports.queue import Tally
 from tracardi_lite.ports.store import Entry, EventWrite, Outcome, Verdict
 from tracardi_lite.protocol.envelope import SAVE_EVENTS, SAVE_PROFILE, SAVE_SESSION
+
+
+class Shared(Struct):
+    """What the events of one message have in common, encoded."""
+
+    message: str
+    received_ms: int
+    partition: str
+    source: str
+    session: str | None
+    profile: str | None
+    visits: int
+    """The profile's visits, this message's included; decides the journey state of some types."""
+    source_part: bytes
+    meta_open: bytes
+    """From ``,"metadata":{`` to before the times."""
+    times: bytes
+    meta_close: bytes
+    """From after the times to the validity."""
+    common: bytes
+    """session, profile, request, os, app, utm."""
+    device: dict[str, Any]
+    device_part: bytes
 
 
 class Item(Struct):
@@ -43,14 +68,21 @@ class Work(Struct):
     """None: no session, or one that is not to be saved."""
     session_entry: Entry | None = None
     # events
+    shared: Shared | None = None
+    """What its events have in common; None until they are built."""
     items: list[Item] = field(default_factory=list)
-    built: bool = False
     repeated: int = 0
     """Events whose id an earlier event of this message has."""
     system: list[Item] = field(default_factory=list)
+    # fold
+    opens_profile: bool = False
+    """Its profile's record is to be made from this message."""
+    opens_session: bool = False
+    starts_visit: bool = False
+    """It is the first of a known session's next visit."""
+    visit: Item | None = None
+    """The visit-started event that it makes, if it makes one."""
     # the end
-    deaths: list[tuple[int, str]] = field(default_factory=list)
-    """(index, reason) of events that can never be stored."""
     dead: str = ""
     """Why the whole message died, if it did."""
     lost: str = ""
@@ -72,13 +104,14 @@ class Work(Struct):
         return bool(self.incoming.head.save & SAVE_EVENTS)
 
     @property
-    def claimed_profile(self) -> bool:
-        """Whether this message is the first of its profile; true again when it is redelivered."""
-        return self.profile_entry is not None and self.profile_entry.message == self.incoming.head.id
+    def claimed_session(self) -> bool:
+        """Whether this message is the first of its session; true again when it is redelivered."""
+        return self.session_entry is not None and self.session_entry.message == self.incoming.head.id
 
     @property
-    def claimed_session(self) -> bool:
-        return self.session_entry is not None and self.session_entry.message == self.incoming.head.id
+    def accepted(self) -> list[Item]:
+        """Its own events that take effect."""
+        return [item for item in self.items if item.accepted]
 
     def tally(self) -> Tally:
         """What became of the message's events."""

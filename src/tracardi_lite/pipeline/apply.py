@@ -1,0 +1,192 @@
+"""What accepted events do to their profile and session: pure folds over a record's messages, in order.
+
+A fold starts from the record as it was read and can be done again from a newer one, when a compare-and-set write has
+failed: each message is judged by the record's own watermark. A message changes a record if any of its events was
+accepted, or if the record is to be made from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, field
+
+from tracardi_lite.pipeline import context as contexts
+from tracardi_lite.pipeline import profile as profiles
+from tracardi_lite.pipeline import session as sessions
+from tracardi_lite.pipeline import watermark
+from tracardi_lite.pipeline.events import TypeBook, decode_object, mapped
+from tracardi_lite.pipeline.mapping import apply_to_profile
+from tracardi_lite.pipeline.system_events import VISIT_ENDED
+from tracardi_lite.pipeline.values import parse_time
+from tracardi_lite.pipeline.work import Item, Work
+from tracardi_lite.ports.store import Kind, Outcome, Record, RecordWrite
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Slot(Struct):
+    """One profile or session while a batch works on it."""
+
+    kind: Kind
+    id: str
+    partition: str
+    record: Record | None
+    """As stored; None: to be made."""
+    doc: dict[str, Any] | None
+    """As it will be; None only until the message that makes it is met."""
+    works: list[Work] = field(default_factory=list)
+    """The messages that touch it, in order."""
+    dirty: bool = False
+
+    @classmethod
+    def of(cls, kind: Kind, key: tuple[str, str], record: Record | None) -> Slot:
+        return cls(kind, *key, record, None if record is None else _decode(record.doc))
+
+    def restart(self, record: Record) -> None:
+        """Forget what was folded: somebody else has changed the record."""
+        self.record, self.doc, self.dirty = record, _decode(record.doc), False
+
+    def knows(self, work: Work) -> bool:
+        """Whether the message is in the record already."""
+        message = work.incoming.message
+        return self.doc is not None and watermark.applied(self.doc, message.key, message.stream, message.position)
+
+    def mark(self, work: Work) -> None:
+        assert self.doc is not None
+        message = work.incoming.message
+        watermark.mark_applied(self.doc, message.key, message.stream, message.position)
+        self.dirty = True
+
+    def write(self) -> RecordWrite:
+        assert self.doc is not None
+        owner = self.doc.get("profile") if self.kind == "session" else None
+        return RecordWrite(
+            kind=self.kind,
+            id=self.id,
+            partition=self.partition,
+            doc=_encode(self.doc),
+            version=None if self.record is None else self.record.version,
+            update_ms=parse_time(self.doc["metadata"]["time"]["update"]) or 0,
+            profile=owner["id"] if owner else None,
+        )
+
+
+def open_profile(slot: Slot, work: Work) -> dict[str, Any]:
+    """The profile's document, made from this message if there is none."""
+    if slot.doc is None:
+        sent = work.incoming.payload.profile
+        metadata = decode_object(sent.metadata) if sent is not None else None
+        slot.doc = profiles.new_profile(slot.id, work.incoming.head.received_ms, metadata=metadata)
+        work.opens_profile = True
+    return slot.doc
+
+
+def open_session(slot: Slot, work: Work) -> dict[str, Any]:
+    """The session's document, made from this message if there is none."""
+    if slot.doc is None:
+        head, payload = work.incoming.head, work.incoming.payload
+        slot.doc = sessions.new_session(
+            slot.id,
+            profile=work.profile_id,
+            at_ms=head.received_ms,
+            ip=head.ip,
+            headers=head.headers,
+            channel=head.channel,
+            context=decode_object(payload.context),
+            properties=decode_object(payload.properties),
+            metadata=decode_object(payload.session.metadata) if payload.session is not None else None,
+        )
+        work.opens_session = True
+    return slot.doc
+
+
+def fold_session(slot: Slot, close_after_s: float) -> None:
+    """Take the slot's messages into the session; sets ``starts_visit`` of those that begin one."""
+    assert slot.doc is not None
+    for work in slot.works:
+        work.starts_visit = False
+        if slot.knows(work):
+            continue
+        types = {item.type for item in work.accepted}
+        makes = work.opens_session and slot.record is None
+        if not types and not makes:
+            continue
+        head, payload = work.incoming.head, work.incoming.payload
+        ends = VISIT_ENDED in types
+        work.starts_visit = not makes and not ends and sessions.visit_starts(slot.doc, head.received_ms, close_after_s)
+        if not makes or ends:
+            sessions.touch_session(
+                slot.doc,
+                head.received_ms,
+                context=_telling(payload.context),
+                properties=decode_object(payload.properties),
+                starts_visit=work.starts_visit,
+                ends_visit=ends,
+            )
+        if work.profile_id is not None:
+            slot.doc["profile"] = {"id": work.profile_id}
+        slot.mark(work)
+
+
+def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any]]) -> None:
+    """Take the slot's messages into the profile. ``session_of``: session documents by id."""
+    assert slot.doc is not None
+    for work in slot.works:
+        if slot.knows(work):
+            continue
+        accepted = work.accepted
+        makes = work.opens_profile and slot.record is None
+        if not accepted and not makes:
+            continue
+        session = session_of.get(work.session_id) if work.session_id is not None else None
+        _apply(slot.doc, work, accepted, session, book)
+        slot.mark(work)
+    if slot.dirty:
+        profiles.refresh_derived(slot.doc)
+
+
+def counts_visit(work: Work) -> bool:
+    """Whether the message adds a visit to its profile.
+
+    Two messages of a new session that came by different keys may be worked on at once, and both would begin its first
+    visit: whose visit-started event is stored, or else who claimed the session, has begun it.
+    """
+    if work.visit is not None and work.visit.verdict is not None:
+        return work.visit.verdict.outcome is not Outcome.EXISTS
+    return work.claimed_session if work.opens_session else work.starts_visit
+
+
+def _apply(
+    profile: dict[str, Any], work: Work, accepted: list[Item], session: dict[str, Any] | None, book: TypeBook
+) -> None:
+    head, payload = work.incoming.head, work.incoming.payload
+    if counts_visit(work):
+        profiles.visit(profile, head.received_ms, contexts.timezone(decode_object(payload.context)))
+    if payload.profile is not None and payload.profile.ids:
+        profiles.add_ids(profile, payload.profile.ids)
+    profiles.count_events(profile, [item.type for item in accepted if item.write is not None])
+    for item in accepted:
+        event = payload.events[item.index]
+        facts = book[event.type]
+        if facts.entry is not None and facts.entry.ops:
+            at_ms = head.received_ms if item.write is None else item.write.insert_ms
+            whole = mapped(facts, event)
+            if session is not None:
+                parts = sessions.session_event_part(session)
+                whole = {**parts, **whole, "device": {**parts["device"], **whole.get("device", {})}}
+            whole["context"] = decode_object(event.context)
+            apply_to_profile(profile, facts.entry, whole, at_ms / 1000, item.id)
+    if session is not None and accepted:
+        profiles.take_place(profile, session, head.received_ms / 1000, accepted[-1].id)
+    profiles.touch(profile, head.received_ms)
+
+
+def _telling(context: msgspec.Raw | msgspec.UnsetType) -> Any:
+    """A later hit's context, decoded only if it can tell something that a session may still lack."""
+    if context is UNSET:
+        return None
+    raw = bytes(context)
+    return decode_object(context) if b'"utm"' in raw or b'"location"' in raw else None

@@ -1,0 +1,340 @@
+"""One batch through the pipeline: identify, load, events, fold, write; then what became of each message.
+
+Every step may be done again. Events are create-only, records are compare-and-set and carry watermarks, entries name who
+claimed them; so a crash between any two steps, or an exception out of here, is repaired by processing the messages once
+more. The order is events, then profiles, then sessions: what the later ones count, the earlier ones have stored.
+
+A batch makes one look-up, one claim, one read and one write per kind, whatever its size; chunks and repetitions are
+the flusher's. Bounds: ``WRITE_TRIES_MAX`` rounds of compare-and-set, ``ROUNDS_MAX`` fresh starts when records vanish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from msgspec import Struct, field
+
+from tracardi_lite.clock import Clock
+from tracardi_lite.errors import BadInput, Unavailable
+from tracardi_lite.flush import dead_letters
+from tracardi_lite.flush.flusher import Flusher
+from tracardi_lite.flush.retry import Backoff, pause
+from tracardi_lite.metrics import Metrics
+from tracardi_lite.partitioning import partition_of
+from tracardi_lite.pipeline import apply, events, profile, session, system_events
+from tracardi_lite.pipeline.apply import Slot
+from tracardi_lite.pipeline.decode import decode
+from tracardi_lite.pipeline.events import TypeBook
+from tracardi_lite.pipeline.identify import Partitions, identify
+from tracardi_lite.pipeline.load import RecordCache, Records, profile_key, session_key
+from tracardi_lite.pipeline.work import Item, Work
+from tracardi_lite.ports.cache import Cache
+from tracardi_lite.ports.queue import DeadLetter, Done, Message, Tally
+from tracardi_lite.ports.store import Kind, Outcome, Record, Store
+from tracardi_lite.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# Conflicts come from messages of one session keyed by two profiles, or from a lease that moved: rare, and soon over.
+WRITE_TRIES_MAX = 10
+ROUNDS_MAX = 5
+# The first pause after a conflict; the other writer needs one round trip to the store.
+CONFLICT_BACKOFF = Backoff(first_s=0.01, longest_s=0.5)
+
+
+class Unstorable(Exception):
+    """A record that the store will never take, in a batch of several messages: one of them spoils it."""
+
+
+class _Vanished(Exception):
+    """A record that the batch worked on has been deleted: decide anew whose it is."""
+
+
+class Result(Struct):
+    """Outcomes, ready for ``Consumer.ack``."""
+
+    done: list[Done] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    events: int = 0
+    dead: int = 0
+
+
+class Processor:
+    """The pipeline with its dependencies; shared by all lanes, each of which has a cache of its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        flusher: Flusher,
+        settings: Settings,
+        clock: Clock,
+        book: TypeBook,
+        metrics: Metrics,
+        stop: asyncio.Event,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._flusher = flusher
+        self._settings = settings
+        self._clock = clock
+        self._book = book
+        self._metrics = metrics
+        self._stop = stop
+        self._partitions = Partitions(settings.profile_partitioning, settings.session_partitioning)
+
+    async def process(self, messages: Sequence[Message], cache: RecordCache) -> Result:
+        """Settle every message. Raises ``Stopped``, ``TryLater`` when others keep changing the same records, and
+        whatever a faulty message makes the code raise; then nothing is settled and all of it may be tried again."""
+        result = Result()
+        works: list[Work] = []
+        for message in messages:
+            try:
+                works.append(Work(decode(message)))
+            except BadInput as error:
+                self.bury(result, message, str(error.detail))
+        for _ in range(ROUNDS_MAX):
+            try:
+                await self._settle(works, cache)
+                break
+            except _Vanished:
+                continue
+        else:
+            raise Unavailable("store", "records vanish while they are written")
+        for work in works:
+            self._conclude(result, work)
+        return result
+
+    def bury(self, result: Result, message: Message, reason: str) -> None:
+        """Give up a whole message."""
+        log.error("dead_letter", stream=message.stream, position=message.position, reason=reason)
+        result.letters.append(dead_letters.whole(message, reason, self._clock.now_ms()))
+        result.done.append(Done(message, Tally(dead=message.events)))
+        result.events += message.events
+        result.dead += message.events
+
+    async def _settle(self, works: Sequence[Work], cache: RecordCache) -> None:
+        moved = await identify(works, self._store, self._flusher.call, self._partitions)
+        if moved:
+            # Whoever reads the directory through the shared cache sees it at once.
+            await self._cache.delete(moved)
+        records = Records(self._store, self._flusher.call, cache)
+        await records.load(works)
+        profiles, sessions = _slots(works, records)
+        self._build(works, profiles, sessions)
+        await self._create(works)
+        for slot in sessions.values():
+            apply.fold_session(slot, self._settings.close_visit_after)
+        await self._start_visits(works, sessions)
+        for slot in profiles.values():
+            apply.fold_profile(slot, self._book, _documents(sessions))
+        await self._put("profile", profiles, sessions, records)
+        await self._put("session", sessions, sessions, records)
+
+    # events
+
+    def _build(
+        self,
+        works: Sequence[Work],
+        profiles: dict[tuple[str, str], Slot],
+        sessions: dict[tuple[str, str], Slot],
+    ) -> None:
+        """Make the events of each message; those of a batch that starts afresh are there already."""
+        visits: dict[str, int] = {}
+        for work in works:
+            owner = profiles[profile_key(work)] if work.profile_entry is not None else None
+            stay = sessions[session_key(work)] if work.session_entry is not None else None
+            known = owner.doc if owner is not None else None
+            owner_doc = apply.open_profile(owner, work) if owner is not None else None
+            stay_doc = apply.open_session(stay, work) if stay is not None else None
+            if work.shared is not None:
+                continue
+            count = 0
+            if owner is not None and owner_doc is not None:
+                count = visits.setdefault(owner.id, profile.visit_count(owner_doc))
+                if work.opens_session and not (known is not None and owner.knows(work)):
+                    count = visits[owner.id] = count + 1
+            work.shared = events.share(
+                work,
+                session=stay_doc,
+                primary_id=owner_doc["primary_id"] if owner_doc is not None else None,
+                visits=count,
+                context=events.decode_object(work.incoming.payload.context) if stay_doc is None else None,
+                partition=partition_of(self._settings.event_partitioning, work.incoming.head.received_ms),
+            )
+            events.build(work, self._book, work.shared)
+            self._announce(work)
+
+    def _announce(self, work: Work) -> None:
+        """Add the system events that are certain before the store has spoken."""
+        if not (self._settings.system_events and work.saves_events):
+            return
+        if any(item.type == system_events.VISIT_ENDED for item in work.items):
+            return
+        assert work.shared is not None
+        if work.opens_profile:
+            work.system.append(system_events.profile_created(work, self._book, work.shared))
+        if work.opens_session:
+            work.system.append(system_events.session_opened(work, self._book, work.shared))
+            work.visit = system_events.visit_started(work, 1, self._book, work.shared)
+            work.system.append(work.visit)
+
+    async def _create(self, works: Sequence[Work]) -> None:
+        """Write all events that have no verdict yet."""
+        waiting = [
+            (item, item.write)
+            for work in works
+            for items in (work.items, work.system)
+            for item in items
+            if item.write is not None and item.verdict is None
+        ]
+        if not waiting:
+            return
+        verdicts = await self._flusher.create([write for _, write in waiting])
+        for (item, _), verdict in zip(waiting, verdicts, strict=True):
+            item.verdict = verdict
+            if item.index < 0:
+                self._note_system(item)
+
+    def _note_system(self, item: Item) -> None:
+        assert item.verdict is not None
+        if item.verdict.outcome is Outcome.STORED:
+            self._metrics.system_events_stored.add()
+        elif item.verdict.outcome is Outcome.NEVER:
+            log.error("system_event_lost", type=item.type, id=item.id, reason=item.verdict.reason)
+
+    async def _start_visits(self, works: Sequence[Work], sessions: dict[tuple[str, str], Slot]) -> None:
+        """Tell of the next visits of known sessions, which only the accepted events decide."""
+        if not self._settings.system_events:
+            return
+        begun: dict[tuple[str, str], int] = {}
+        for work in works:
+            if not work.starts_visit or not work.saves_events or work.shared is None:
+                continue
+            key = session_key(work)
+            slot = sessions[key]
+            if key not in begun:
+                # The document stands at the last visit of the batch; count back to the first.
+                assert slot.doc is not None
+                begun[key] = session.visits(slot.doc) - sum(other.starts_visit for other in slot.works)
+            begun[key] += 1
+            item = system_events.visit_started(work, begun[key], self._book, work.shared)
+            if work.visit is None or work.visit.id != item.id:
+                work.visit = item
+                work.system.append(item)
+        await self._create(works)
+
+    # records
+
+    async def _put(
+        self,
+        kind: Kind,
+        slots: dict[tuple[str, str], Slot],
+        sessions: dict[tuple[str, str], Slot],
+        records: Records,
+    ) -> None:
+        """Write what has changed; what somebody else changed meanwhile is read and folded again."""
+        waiting = [slot for slot in slots.values() if slot.dirty]
+        for attempt in range(WRITE_TRIES_MAX):
+            if not waiting:
+                return
+            if attempt:
+                self._metrics.profile_conflicts.add(len(waiting) if kind == "profile" else 0)
+                await pause(self._stop, self._clock, CONFLICT_BACKOFF.pause_s(attempt))
+                await self._refold(kind, waiting, sessions, records)
+                waiting = [slot for slot in waiting if slot.dirty]
+            writes = [slot.write() for slot in waiting]
+            verdicts = await self._flusher.put(kind, writes)
+            stale = []
+            for slot, write, verdict in zip(waiting, writes, verdicts, strict=True):
+                if verdict.outcome is Outcome.STORED:
+                    slot.record = Record(slot.id, slot.partition, write.doc, verdict.version)
+                    slot.dirty = False
+                    records.stored(kind, slot.record)
+                elif verdict.outcome is Outcome.CONFLICT:
+                    stale.append(slot)
+                else:
+                    _give_up(slot, verdict.reason)
+            waiting = stale
+        if waiting:
+            raise Unavailable("store", f"a {kind} changes faster than it can be written")
+
+    async def _refold(
+        self, kind: Kind, stale: Sequence[Slot], sessions: dict[tuple[str, str], Slot], records: Records
+    ) -> None:
+        await records.reload(kind, [(slot.id, slot.partition) for slot in stale])
+        known = records.profiles if kind == "profile" else records.sessions
+        for slot in stale:
+            record = known[slot.id, slot.partition]
+            if record is None:
+                raise _Vanished
+            slot.restart(record)
+            if kind == "session":
+                apply.fold_session(slot, self._settings.close_visit_after)
+            else:
+                apply.fold_profile(slot, self._book, _documents(sessions))
+        if kind == "session":
+            await self._start_visits([work for slot in stale for work in slot.works], sessions)
+
+    # outcomes
+
+    def _conclude(self, result: Result, work: Work) -> None:
+        message = work.incoming.message
+        if work.dead:
+            self.bury(result, message, work.dead)
+            return
+        now_ms = self._clock.now_ms()
+        deaths = [
+            (item.index, item.verdict.reason)
+            for item in work.items
+            if item.verdict is not None and item.verdict.outcome is Outcome.NEVER
+        ]
+        if deaths:
+            log.error("dead_letter", message=work.incoming.head.id, events=len(deaths), reason=deaths[0][1])
+            result.letters += dead_letters.some(message, deaths, now_ms)
+        if work.lost:
+            # Its events and profile are stored, so that a replay must not count them: the letter holds none.
+            log.error("dead_letter", message=work.incoming.head.id, events=0, reason=work.lost)
+            result.letters.append(dead_letters.none(message, work.lost, now_ms))
+        result.done.append(Done(message, work.tally()))
+        result.events += message.events
+        result.dead += len(deaths)
+
+
+def _slots(works: Sequence[Work], records: Records) -> tuple[dict[tuple[str, str], Slot], dict[tuple[str, str], Slot]]:
+    """The records to work on, each with its messages in order."""
+    profiles: dict[tuple[str, str], Slot] = {}
+    sessions: dict[tuple[str, str], Slot] = {}
+    for work in works:
+        work.opens_profile = work.opens_session = work.starts_visit = False
+        if work.profile_entry is not None:
+            key = profile_key(work)
+            if key not in profiles:
+                profiles[key] = Slot.of("profile", key, records.profiles[key])
+            profiles[key].works.append(work)
+        if work.session_entry is not None:
+            key = session_key(work)
+            if key not in sessions:
+                sessions[key] = Slot.of("session", key, records.sessions[key])
+            sessions[key].works.append(work)
+    return profiles, sessions
+
+
+def _documents(sessions: dict[tuple[str, str], Slot]) -> dict[str, dict[str, object]]:
+    return {slot.id: slot.doc for slot in sessions.values() if slot.doc is not None}
+
+
+def _give_up(slot: Slot, reason: str) -> None:
+    """A record that can't be stored with these messages in it. One message is at fault; alone, it dies."""
+    stored = Slot.of(slot.kind, (slot.id, slot.partition), slot.record)
+    guilty = [work for work in slot.works if not stored.knows(work)]
+    if len(guilty) > 1:
+        raise Unstorable(f"{slot.kind} {slot.id}: {reason}")
+    for work in guilty:
+        if slot.kind == "profile":
+            work.dead = f"profile: {reason}"
+        else:
+            work.lost = f"session: {reason}"
+    slot.dirty = False
