@@ -25,6 +25,6 @@ scalars = st.one_of(
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(keys, inner, max_size=6)),
-    max_leaves=25,
+    max_leaves=10,
 )
 objects = st.dictionaries(keys, values, max_size=8)

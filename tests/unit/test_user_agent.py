@@ -32,7 +32,7 @@ def test_a_desktop_browser_is_described_as_the_protocol_shows() -> None:
     [
         (IPHONE, "iOS", "iPhone", "Apple", "mobile", True, "Mobile Safari"),
         (GALAXY, "Android", "Samsung SM-S918B", "Samsung", "mobile", True, "Chrome Mobile"),
-        (TABLET, "Android", "Samsung SM-X700", "Samsung", "tablet", True, "Chrome"),
+        (TABLET, "Android", "SM-X700", "Generic_Android_Tablet", "tablet", True, "Chrome"),
         (MAC, "Mac OS X", "Mac", "Apple", "pc", False, "Safari"),
         ("curl/8.5.0", "Other", "Other", None, None, False, "curl"),
     ],
