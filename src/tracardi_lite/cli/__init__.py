@@ -67,7 +67,10 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except click.Abort as error:
+        # click's word for Ctrl-C too, which may well have come in the middle of something.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return 130
         click.echo("Aborted; nothing was changed.", err=True)
         return 1
     except Problems as error:
@@ -82,8 +85,6 @@ def run(args: Sequence[str] | None = None) -> int:
     except TracardiLiteError as error:
         click.echo(f"Error: {error}", err=True)
         return 1
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # `tracardi-lite … | head`: the reader has enough. Python would complain once more while exiting.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

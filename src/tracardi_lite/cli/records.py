@@ -10,6 +10,7 @@ import msgspec
 
 from tracardi_lite.cli import runtime, show
 from tracardi_lite.cli.runtime import json_option, store_of, with_settings, yes_option
+from tracardi_lite.partitioning import starts_ms
 from tracardi_lite.ports.store import Kind, PartitionInfo, Query, Record, Store
 from tracardi_lite.query import Compare, Or
 from tracardi_lite.settings import Settings
@@ -163,7 +164,15 @@ def _partition_row(info: PartitionInfo) -> tuple[object, ...]:
 
 async def _partitions(settings: Settings) -> list[PartitionInfo]:
     async with store_of(settings) as store:
-        return await store.partitions()
+        return sorted(await store.partitions(), key=_by_kind_and_age)
+
+
+def _by_kind_and_age(info: PartitionInfo) -> tuple[str, int, str]:
+    """Oldest first; a store may hold names that are not ours."""
+    try:
+        return info.kind, starts_ms(info.name), info.name
+    except ValueError:
+        return info.kind, -1, info.name
 
 
 @partitions.command("drop")
