@@ -171,7 +171,7 @@ def test_every_field_of_a_record_is_documented() -> None:
     rows = set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE))
 
     def names(record: Any, above: str = "") -> list[str]:
-        found = []
+        found: list[str] = []
         for key, value in record.items():
             found += names(value, f"{above}{key}.") if isinstance(value, dict) and value else [above + key]
         return found

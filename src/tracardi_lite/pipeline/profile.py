@@ -9,7 +9,7 @@ Pure: times are ms since the epoch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -147,7 +147,7 @@ def expand(profile: Profile) -> Profile:
 
 def _overlay(shape: Any, known: Any) -> Any:
     if type(shape) is not dict or type(known) is not dict:
-        return copy(shape) if known is None else known
+        return deepcopy(shape) if known is None else known
     return {
         **{key: _overlay(inner, known.get(key)) for key, inner in shape.items()},
         **{key: value for key, value in known.items() if key not in shape},
