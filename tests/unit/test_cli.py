@@ -28,7 +28,7 @@ from tracardi_lite.cli import dead_letters, run
 from tracardi_lite.cli.backlog import parse_moment
 from tracardi_lite.cli.server import _role
 from tracardi_lite.cli.show import plain_table, rich_table, span, volume
-from tracardi_lite.cli.welcome import welcome
+from tracardi_lite.cli.welcome import program, welcome
 from tracardi_lite.errors import Full, Misconfigured
 from tracardi_lite.ports.queue import SUBSCRIPTION, DeadLetter, Done, Publication, Queue, Tally
 from tracardi_lite.ports.store import Claim, Entry, EventWrite, RecordWrite, Store
@@ -287,11 +287,19 @@ def test_the_welcome_has_a_line_to_paste_and_the_password_once() -> None:
     settings = Settings(data_dir=Path("/srv/my data"))
     text = "\n".join(welcome(settings, Report(["made this"], "admin@localhost", "s3cret"), "http://0.0.0.0:8686"))
     assert text.count("s3cret") == 1
-    assert "curl -s http://127.0.0.1:8686/track -H" in text
+    assert "curl -sw '\\n' http://127.0.0.1:8686/track -H" in text
     assert "tracardi-lite events --profile ID --data-dir '/srv/my data'" in text
     body = json.loads(text.partition("-d '")[2].partition("'")[0])
     assert body["source"] == {"id": "default"}
     assert body["events"]
+
+
+def test_the_welcome_calls_the_program_as_this_shell_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program(".venv/bin/tracardi-lite") == ".venv/bin/tracardi-lite"
+    assert program("/usr/lib/tracardi_lite/__main__.py").endswith(" -m tracardi_lite")
+    (tmp_path / "tracardi-lite").touch(0o755)
+    assert program(".venv/bin/tracardi-lite") == "tracardi-lite"
 
 
 def test_a_later_start_says_one_line() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,14 +44,29 @@ def settings(loaded: Loaded, words: tuple[str, ...], changed: bool, as_json: boo
     if as_json:
         show.as_json([_described(field, loaded) for field in fields])
         return
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for field in fields:
         default = shown(field, field.default, is_default=True)
         value = shown(field, getattr(loaded.settings, field.key), is_default=_at_default(field, loaded))
         meaning = field.option.text.replace("``", "")
         origin = str(loaded.origins[field.key])
         rows.append((field.key, field.env_names[0], value, origin, default, field.option.unit, meaning))
-    show.table(("key", "environment", "value", "from", "default", "unit", "meaning"), rows, "No such setting.")
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE and rows:
+        for row in rows:
+            click.echo(_block(*row))
+    else:
+        show.table(("key", "environment", "value", "from", "default", "unit", "meaning"), rows, "No such setting.")
+
+
+_WIDE = 120
+"""Columns that the table needs; on a narrower terminal it would be a column of broken words."""
+
+
+def _block(key: str, environment: str, value: str, origin: str, default: str, unit: str, meaning: str) -> str:
+    facts = f"from {origin}, default {default or 'empty'}" if origin != "default" else "the default"
+    shown_unit = f" {unit}" if unit and not value.endswith("iB") else ""
+    heading = f"{click.style(key, bold=True)} = {value or 'empty'}{shown_unit}  ({facts})"
+    return f"{heading}\n    {meaning}\n    {environment}"
 
 
 def _matches(field: Field, word: str) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -11,6 +14,8 @@ import click
 
 from tracardi_lite import __version__
 from tracardi_lite.settings import Settings
+
+NAME = "tracardi-lite"
 
 _EXAMPLE = (
     '{"source":{"id":"default"},"session":{"id":"my-first-session"},'
@@ -57,7 +62,7 @@ def welcome(settings: Settings, report: Report, address: str) -> list[str]:
         lines += [
             "",
             "Send an event:",
-            f"  curl -s {url}/track -H 'content-type: application/json' -d '{_EXAMPLE}'",
+            f"  curl -sw '\\n' {url}/track -H 'content-type: application/json' -d '{_EXAMPLE}'",
             "The answer has the profile's id. Then look at it:",
             f"  {command(settings, 'profile ID')}",
             f"  {command(settings, 'events --profile ID')}",
@@ -69,7 +74,17 @@ def welcome(settings: Settings, report: Report, address: str) -> list[str]:
 def command(settings: Settings, rest: str) -> str:
     """A command line that reaches this installation."""
     where = "" if settings.data_dir == Settings().data_dir else f" --data-dir {shlex.quote(str(settings.data_dir))}"
-    return f"tracardi-lite {rest}{where}"
+    return f"{program(sys.argv[0])} {rest}{where}"
+
+
+def program(started_as: str) -> str:
+    """How to call this program in the same shell: by its name only where that finds it."""
+    path = Path(started_as)
+    if path.parts[-2:] == ("tracardi_lite", "__main__.py"):
+        return f"{shlex.quote(sys.executable)} -m tracardi_lite"
+    if path.name != NAME or shutil.which(NAME) is not None:
+        return NAME
+    return shlex.quote(started_as)
 
 
 def reachable(address: str) -> str:
