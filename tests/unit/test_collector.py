@@ -183,6 +183,9 @@ async def test_a_body_without_a_content_type_is_json_and_text_is_not(door: Door)
         assert response.status == 200
     status, answer = await door.post(body, headers={"Content-Type": "text/plain"})
     assert (status, answer["detail"][0]["type"]) == (422, "dict_type")
+    # What `curl -d '{…}'` sends.
+    assert (await door.post(body, headers={"Content-Type": "application/x-www-form-urlencoded"}))[0] == 200
+    assert (await door.post(b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}))[0] == 422
 
 
 @pytest.mark.parametrize(

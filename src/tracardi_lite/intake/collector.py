@@ -37,6 +37,8 @@ SENSITIVE = frozenset({"authorization", "cookie", "proxy-authorization"})
 TRACK_TYPES = ("rest", "javascript")
 SESSION_COOKIE = "tracardi-session-id"
 JSON_TYPE = "application/json"
+# What curl -d says of any body. A form never begins with a brace.
+CURL_TYPE = "application/x-www-form-urlencoded"
 HEADERS_KEPT_MAX = 64
 BODY_GUESS = 64 * 1024
 RETRY_AFTER_MAX_S = 60
@@ -92,9 +94,7 @@ class Collector:
 
     async def track(self, request: web.Request) -> web.Response:
         body = await self._read(request)
-        kind = request.headers.get(hdrs.CONTENT_TYPE)
-        # No type at all is read as JSON, as in the original: old clients rely on it.
-        if kind is not None and kind != JSON_TYPE and not kind.partition(";")[0].rstrip().lower().endswith("json"):
+        if not _is_json(request.headers.get(hdrs.CONTENT_TYPE), body):
             raise not_an_object()
         call = decode(body, self._settings.event_max)
         events = call.payload.events
@@ -309,3 +309,11 @@ class Collector:
             return response
 
         return guarded
+
+
+def _is_json(kind: str | None, body: bytes) -> bool:
+    """No type at all is read as JSON, as in the original: old clients rely on it."""
+    if kind is None or kind == JSON_TYPE:
+        return True
+    kind = kind.partition(";")[0].rstrip().lower()
+    return kind.endswith("json") or (kind == CURL_TYPE and body.lstrip()[:1] == b"{")

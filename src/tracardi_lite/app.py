@@ -1,0 +1,288 @@
+"""The composition root: the one room with a door to every other.
+
+Opens the backends, starts the parts that the role asks for, and closes them in the reverse order: readiness goes false,
+the port closes, requests finish, the worker drains and flushes, acknowledgements are written, backends close. All of it
+within ``SHUTDOWN_TIMEOUT``; what isn't done by then comes again from the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import structlog
+import uvloop
+from aiohttp import web
+from msgspec import Struct
+
+from tracardi_lite import __version__, logs, tracker, wiring
+from tracardi_lite.admin.context import AdminContext
+from tracardi_lite.admin.routes import add_admin_routes
+from tracardi_lite.clock import SystemClock
+from tracardi_lite.errors import Misconfigured, TryLater
+from tracardi_lite.install import InstallReport, install
+from tracardi_lite.intake import server
+from tracardi_lite.intake.admission import Admission
+from tracardi_lite.intake.bindings import Bindings
+from tracardi_lite.intake.collector import Collector
+from tracardi_lite.intake.health import Health
+from tracardi_lite.intake.refusals import Refusals
+from tracardi_lite.intake.sources import Sources
+from tracardi_lite.metrics import Metrics
+from tracardi_lite.pipeline.event_types import EventTypes, load_custom
+from tracardi_lite.pipeline.merge_keys import key_finder
+from tracardi_lite.pipeline.user_agent import is_bot
+from tracardi_lite.pipeline.worker import Worker
+from tracardi_lite.ports.queue import Queue
+from tracardi_lite.ports.registry import Registry
+from tracardi_lite.ports.store import Store
+from tracardi_lite.protocol.identity import Identity
+from tracardi_lite.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+Announce = Callable[[Settings, InstallReport, str], None]
+"""(settings, what the installation did, address) → tells the operator; called once, when requests are answered."""
+
+REFUSALS_EVERY_S = 1.0
+MAINTAIN_EVERY_S = 30.0
+# Room that closing the backends gets out of SHUTDOWN_TIMEOUT.
+CLOSING_S = 2.0
+BACKLOG = 1024
+# A server allocates a lot and keeps little: rarer collections cost less, and what start-up made never dies.
+GC_THRESHOLDS = (20_000, 50, 100)
+
+
+class Parts(Struct):
+    """What a role is made of."""
+
+    settings: Settings
+    clock: SystemClock
+    metrics: Metrics
+    health: Health
+    registry: Registry
+    queue: Queue
+    store: Store
+    refusals: Refusals
+    worker: Worker | None
+
+
+def run(settings: Settings, announce: Announce) -> int:
+    """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 when a part failed.
+
+    Raises Misconfigured (or another TracardiLiteError) when it can't start.
+    """
+    with logs.configure(settings.logging_level, settings.logging_format):
+        return uvloop.run(_serve(settings, announce))
+
+
+async def _serve(settings: Settings, announce: Announce) -> int:
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        parts, report = await _open(settings, stack)
+        app = await _application(parts)
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=max(1.0, settings.shutdown_timeout / 2)
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        listening = _listen(settings)
+        await web.SockSite(runner, listening, backlog=BACKLOG).start()
+
+        drain = asyncio.Event()
+        tasks = {asyncio.create_task(_housekeeping(parts), name="housekeeping")}
+        if parts.worker is not None:
+            tasks.add(asyncio.create_task(parts.worker.run(drain), name="worker"))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        parts.health.state = "serving"
+        announce(settings, report, _address(listening))
+        log.info("started", version=__version__, role=settings.role, address=_address(listening))
+
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        code = 0
+        for task in tasks:
+            if task.done():
+                code = 1
+                log.error("part_failed", part=task.get_name(), exc_info=task.exception())
+        stopping.cancel()
+        code |= await _close(parts, runner, tasks, drain)
+    log.info("stopped")
+    return code
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one of the same kind ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def begin(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, begin, number)
+    return stop
+
+
+async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, InstallReport]:
+    clock, metrics = SystemClock(), Metrics()
+    registry = await stack.enter_async_context(wiring.open_registry(settings))
+    report = await install(settings, registry)
+    queue = await stack.enter_async_context(wiring.open_queue(settings))
+    store = await stack.enter_async_context(wiring.open_store(settings))
+    cache = await stack.enter_async_context(wiring.open_cache(settings))
+    health = Health(clock)
+    health.add("queue", queue.ping)
+    worker = None
+    if settings.role != "api":
+        worker = Worker(queue, store, cache, settings, clock, _event_types(settings), metrics)
+        health.add("store", store.ping)
+
+        async def working() -> None:
+            assert worker is not None
+            if problem := worker.stats.problem(clock.monotonic()):
+                raise TryLater("worker", problem)
+
+        health.add("worker", working)
+    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker), report
+
+
+def _event_types(settings: Settings) -> EventTypes:
+    custom = load_custom(settings.event_types_file) if settings.event_types_file else []
+    return EventTypes(custom=custom)
+
+
+async def _application(parts: Parts) -> web.Application:
+    """Health and metrics for every role; the collector, the admin API and the tracker for an API."""
+    settings = parts.settings
+    app = web.Application(client_max_size=settings.body_max)
+
+    async def metrics() -> bytes:
+        try:
+            totals, backlog = await parts.queue.totals(), await parts.queue.backlog()
+        except TryLater:
+            # The page without the ledger says more than no page.
+            return parts.metrics.render()
+        return parts.metrics.render(totals, backlog)
+
+    if settings.role != "worker":
+        identity = Identity(await parts.registry.secret("identity", lambda: uuid4().hex + uuid4().hex))
+        bindings = Bindings(parts.store, parts.clock, settings.directory_cache_size)
+        collector = Collector(
+            settings,
+            parts.queue,
+            parts.registry,
+            Sources(parts.registry, parts.clock, settings.source_cache_ttl, check=settings.enable_event_source_check),
+            Admission(identity, bindings, parts.clock, instance=str(uuid4())),
+            identity,
+            parts.refusals,
+            parts.metrics,
+            is_bot=is_bot,
+            find_key=key_finder(_event_types(settings)),
+        )
+        app.add_routes(collector.routes())
+        add_admin_routes(
+            app,
+            AdminContext(
+                settings=settings,
+                registry=parts.registry,
+                store=parts.store,
+                queue=parts.queue,
+                clock=parts.clock,
+                version=__version__,
+            ),
+        )
+        server.add_tracker_routes(app, tracker.asset, settings.tracker_dir)
+    server.add_health_routes(app, parts.health, metrics)
+    server.finish(app)
+    return app
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket. A worker's port is only for its health and metrics: when it is taken, any other will do."""
+    port = settings.worker_port if settings.role == "worker" else settings.port
+    try:
+        return _bound(settings, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise Misconfigured("host", f"can't listen on {settings.host}: {error.strerror}.") from error
+        if settings.role == "worker":
+            log.warning("port_taken", port=port, using="a free one")
+            return _bound(settings, 0)
+        raise Misconfigured(
+            "port",
+            f"{settings.host}:{port} is in use.",
+            "Choose another with --port, or share it among processes of this program with --reuse-port on each.",
+        ) from error
+
+
+def _bound(settings: Settings, port: int) -> socket.socket:
+    family, kind, proto, _, address = socket.getaddrinfo(
+        settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, proto)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(address)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _housekeeping(parts: Parts) -> None:
+    """What happens now and then: refusals into the ledger, retention. Faults here are logged and tried again."""
+    next_maintain = parts.clock.monotonic() + MAINTAIN_EVERY_S
+    while True:
+        await parts.clock.sleep(REFUSALS_EVERY_S)
+        try:
+            await parts.refusals.hand_over(parts.queue.note_refused)
+            if parts.clock.monotonic() >= next_maintain:
+                next_maintain = parts.clock.monotonic() + MAINTAIN_EVERY_S
+                await parts.queue.maintain()
+        except TryLater as error:
+            log.warning("housekeeping_put_off", reason=str(error))
+
+
+async def _close(parts: Parts, runner: web.AppRunner, tasks: set[asyncio.Task[None]], drain: asyncio.Event) -> int:
+    """Stop accepting, finish requests, drain the worker. 1 when something had to be left to redelivery."""
+    settings, clock = parts.settings, parts.clock
+    parts.health.state = "stopping"
+    if settings.shutdown_delay:
+        await clock.sleep(settings.shutdown_delay)
+    deadline = clock.monotonic() + settings.shutdown_timeout - CLOSING_S
+    await runner.cleanup()
+    drain.set()
+    code = 0
+    for task in tasks:
+        if task.get_name() == "housekeeping":
+            task.cancel()
+    _, late = await asyncio.wait(tasks, timeout=max(0.1, deadline - clock.monotonic()))
+    for task in late:
+        code = 1
+        log.error("part_not_drained", part=task.get_name(), fix="raise SHUTDOWN_TIMEOUT; the queue has what is left")
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await parts.refusals.hand_over(parts.queue.note_refused)
+    except TryLater as error:
+        log.warning("refusals_not_counted", reason=str(error))
+    return code
