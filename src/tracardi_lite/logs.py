@@ -79,6 +79,7 @@ class Logs:
         if level > logging.DEBUG:
             for name, least in _NOISY.items():
                 logging.getLogger(name).setLevel(max(least, level))
+            logging.getLogger("aiohttp.server").addFilter(_is_ours)
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -98,8 +99,17 @@ class Logs:
         self._root.setLevel(self._level)
         for name, level in self._noisy.items():
             logging.getLogger(name).setLevel(level)
+        logging.getLogger("aiohttp.server").removeFilter(_is_ours)
         structlog.reset_defaults()
         self._lines.close()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a fault that aiohttp reports is the server's. What it could not parse it has answered with a 400; an
+    error and a traceback for each would let anybody who can connect fill a disk with them."""
+    error = record.exc_info[1] if record.exc_info else None
+    status = getattr(error, "code", 500)
+    return not (isinstance(status, int) and 400 <= status < 500)
 
 
 def _for_programs() -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tracardi_lite import logs
 
@@ -109,6 +110,16 @@ def test_a_value_that_contains_itself_does_not_end_the_program(pipe: Pipe) -> No
     with logs.configure("info", "json", pipe):
         structlog.get_logger().info("odd", value=circle)
     assert lines(pipe)[0]["event"] == "odd"
+
+
+def test_a_request_that_can_not_be_parsed_is_no_error_of_the_servers(pipe: Pipe) -> None:
+    with logs.configure("warning", "json", pipe):
+        for status in (400, 500):
+            try:
+                raise HttpProcessingError(code=status, message=f"status {status}")
+            except HttpProcessingError:
+                logging.getLogger("aiohttp.server").exception("Error handling request")
+    assert [("status 500" in line["exception"]) for line in lines(pipe)] == [True]
 
 
 def test_a_reader_that_has_stopped_stops_nobody_and_what_was_dropped_is_counted(pipe: Pipe) -> None:
