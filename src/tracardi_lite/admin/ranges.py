@@ -108,7 +108,7 @@ def label(at_ms: int, zone: tzinfo) -> str:
 
 
 def _ms(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return max(0, (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
 
 
 def _zone(name: str | None) -> tzinfo:
@@ -128,7 +128,7 @@ def _resolve(date: Date, now: datetime, name: str) -> datetime:
         moved = _moved(at, date.delta) if date.delta else at
     except (ValueError, OverflowError) as error:
         raise wrong("body", name, "There is no such date.") from error
-    if not 1970 <= moved.astimezone(UTC).year <= 9000:
+    if not 1970 <= moved.year <= 9000:
         raise wrong("body", name, "There is no such date.")
     return moved
 

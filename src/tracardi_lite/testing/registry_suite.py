@@ -57,7 +57,7 @@ def a_redirect(id: str = "r-1") -> Redirect:
         source=Named(id="shop", name="Shop"),
         url="https://example.com/landing?x=1",
         event_type="link-clicked",
-        props={"campaign": "payload.params@c"},
+        props={"campaign": "payload@params.c"},
         tags=["mail"],
     )
 
