@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterato
 
 
 def exchange(server: Program, request: bytes, end: bool = True) -> bytes:
-    """What the server answers, up to its last answer on this connection. ``end`` half-closes our side after the request.
+    """What the server answers, up to its last answer on this connection. ``end`` half-closes our side when all is sent.
 
     Raises TimeoutError, which fails the test, when it neither answers nor closes.
     """
