@@ -81,7 +81,7 @@ async def test_a_damaged_page_of_the_store_is_made_good_by_a_replay(site: Site, 
     await program.start()
     async with site.load(seed + 1) as more:
         await more.answered(300)
-    run("seek", "--start", "--yes", data_dir=site.data_dir, env=QUICK)
+    run("seek", "--from-start", data_dir=site.data_dir, env=QUICK)
     async with Oracle(site.data_dir) as oracle:
         judgement = await settled(oracle, load, more)
     assert judgement.totals.replayed >= len(load.obligations)
