@@ -435,9 +435,9 @@ class MemoryConsumer:
         """Store the cursors that moved, with the outcomes of what they passed, in one step."""
         state = self._subscription
         for number, (_, window) in self._windows.items():
-            passed = window.passed
-            if passed.cursor == state.cursors[number]:
+            if not window.moved:
                 continue
+            passed = window.take()
             if state.tries:
                 for offset in range(state.cursors[number], passed.cursor):
                     state.tries.pop((number, offset), None)
@@ -448,4 +448,3 @@ class MemoryConsumer:
                 ledger["duplicate"] += passed.duplicate
                 ledger["rejected"] += passed.rejected
                 ledger["dead_lettered"] += passed.dead
-            window.saved()

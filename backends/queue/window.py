@@ -8,7 +8,7 @@ Invariants:
 * The cursor is the lowest offset that is not done; it never passes one that is out or waits.
 * Of one key, nothing is delivered while an earlier message waits, and a message that was tried before is out
   alone among its key: its later ones follow when it is done.
-* Outcomes are summed when the cursor passes their message, once each: ``passed`` is what the backend stores
+* Outcomes are summed when the cursor passes their message, once each: ``take`` gives what the backend stores
   together with the cursor.
 """
 
@@ -70,7 +70,7 @@ class Entry:
 
 
 class Passed(Struct):
-    """What the cursor has passed since this was last taken, and where it is now."""
+    """What the cursor has passed since the last ``take``, and where it is now."""
 
     cursor: int
     messages: int = 0
@@ -99,6 +99,7 @@ class Window:
         self._dirty = False
         self._next_due = float("inf")
         self._passed = Passed(cursor)
+        self._taken_cursor = cursor
 
     @property
     def has_room(self) -> bool:
@@ -133,6 +134,17 @@ class Window:
             self.next = offset
         if not self._order:
             self._passed.cursor = self.next
+
+    def lose_waiting(self, offset: int) -> int:
+        """A waiting message can't be read any more: settle it as dead. Its events."""
+        self.redeliver(offset)
+        events = self._entries[offset].events
+        self.done(offset, Tally(dead=events))
+        return events
+
+    def waits(self, offset: int) -> bool:
+        entry = self._entries.get(offset)
+        return entry is not None and entry.state is State.WAITS
 
     def lose(self, offset: int, messages: int, events: int) -> None:
         """Step over messages that can't be read any more; their events count as dead."""
@@ -205,12 +217,26 @@ class Window:
         return entry.tries
 
     @property
-    def passed(self) -> Passed:
-        """Not yet stored; the backend calls ``saved`` when it is."""
-        return self._passed
+    def cursor(self) -> int:
+        return self._passed.cursor
 
-    def saved(self) -> None:
-        self._passed = Passed(self._passed.cursor)
+    @property
+    def moved(self) -> bool:
+        """Whether there is anything to ``take``."""
+        return self._passed.cursor != self._taken_cursor or self._passed.messages > 0
+
+    def take(self) -> Passed:
+        """What the cursor has passed, to be stored; the next ``take`` begins anew."""
+        taken = self._passed
+        self._taken_cursor = taken.cursor
+        self._passed = Passed(taken.cursor)
+        return taken
+
+    def restore(self, taken: Passed) -> None:
+        """It could not be stored: it is part of the next ``take``."""
+        for name in ("messages", "events", "stored", "duplicate", "rejected", "dead"):
+            setattr(self._passed, name, getattr(self._passed, name) + getattr(taken, name))
+        self._taken_cursor = -1
 
     def _advance(self) -> None:
         passed = self._passed

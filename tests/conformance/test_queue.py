@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from tracardi_lite.backends.queue.memory import MemoryLog, MemoryQueue
 from tracardi_lite.backends.queue.memory import open_queue as open_memory
+from tracardi_lite.backends.queue.sqlite import SqliteQueue
+from tracardi_lite.backends.queue.sqlite import open_queue as open_sqlite
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.clock import FakeClock
 from tracardi_lite.testing.queue_suite import PARTITIONS, QueueSuite
@@ -41,3 +43,21 @@ class TestMemory(QueueSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> MemoryHarness:
         return MemoryHarness(tmp_path)
+
+
+class SqliteHarness:
+    def __init__(self, tmp_path: Path) -> None:
+        self._tmp_path = tmp_path
+        self._clock = FakeClock()
+
+    def open(self, *, bytes_max: int | None = None, retention_s: int | None = None) -> SqliteQueue:
+        return open_sqlite("sqlite:", settings(self._tmp_path, bytes_max, retention_s), clock=self._clock)
+
+    async def pass_time(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+
+class TestSqlite(QueueSuite):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> SqliteHarness:
+        return SqliteHarness(tmp_path)
