@@ -35,7 +35,10 @@ LOADER = """
   window.tracardi = {};
   window.response = { context: {} };
   const listeners = [], calls = [];
-  window.onTracardiReady = { bind: (work) => { listeners.push(work); }, call: (params) => listeners.forEach((work) => work(params)) };
+  window.onTracardiReady = {
+    bind: (work) => { listeners.push(work); },
+    call: (params) => listeners.forEach((work) => work(params)),
+  };
   window.tracker = { track: (...args) => { calls.push(args); return window.tracker; } };
   document.addEventListener("DOMContentLoaded", () => {
     const script = document.createElement("script");
@@ -474,7 +477,7 @@ async def test_campaign_and_cross_domain_parameters_are_passed_on(world: World) 
 async def test_storage_cookies_and_performance_are_sent_only_when_asked_for(world: World) -> None:
     await world.open(
         "localStorage.setItem('basket', '3'); window.tracker.track('page-view')",
-        options="options.tracker.context = { storage: true, cookies: true, performance: true, page: false, utm: false }",
+        options="options.tracker.context = { storage: true, cookies: true, performance: true, page: false }",
     )
     await world.events(1)
     (call,) = world.collector.calls

@@ -33,7 +33,8 @@ async def collector() -> AsyncIterator[Collector]:
 
 def client_of(collector: Collector, **options: Unpack[Options]) -> AsyncClient:
     defaults: Options = {"retry": QUICK, "batch_age_s": 0.01}
-    return AsyncClient(collector.url, "default", **{**defaults, **options})
+    defaults.update(options)
+    return AsyncClient(collector.url, "default", **defaults)
 
 
 async def test_events_of_one_session_travel_in_one_call(collector: Collector) -> None:

@@ -19,7 +19,7 @@ SOURCE = "tracardi-lite.js"
 SERVED_MAX = 6 * 1024
 """Bytes of the tracker, gzipped."""
 
-# The original's file name is what its inline loader asks for: a page that changes nothing but the host gets this tracker.
+# The original's inline loader asks for the original's file name: a page that changes nothing but the host gets ours.
 _SERVED = {
     "tracardi-lite.js": (SOURCE, JAVASCRIPT, True),
     "liliput.min.js": (SOURCE, JAVASCRIPT, True),
@@ -44,8 +44,8 @@ def asset(name: str) -> tuple[bytes, str, str] | None:
 
 
 def stripped(source: bytes) -> bytes:
-    """JavaScript without its comment lines and indentation. Only for sources in which a comment stands on lines of its own
-    and no string spans lines; a test holds the tracker to that."""
+    """JavaScript without its comment lines and indentation. Only for sources in which a comment stands on lines of its
+    own and no string spans lines; a test holds the tracker to that."""
     return _INDENT.sub(b"", _COMMENT.sub(b"", source))
 
 

@@ -213,8 +213,8 @@
   };
 
   // --- parcels ---
-  // A parcel is {b: body, t: made at, n: failed tries, l: not before, o: failed for want of a network}. `l` is the lease
-  // of the tab that is sending it, and after a failure the pause. Keys sort by the time of making.
+  // A parcel is {b: body, t: made at, l: not before, n: failed tries, p: it failed, o: for want of a network}. `l` is the
+  // lease of the tab that is sending it, or, with `p`, the pause after a failure. Keys sort by the time of making.
 
   const parcels = () => store.keys().filter((key) => key.startsWith(PARCEL)).sort();
   // Sealed by this page and not tried yet: only this page may send those before their lease is over.
@@ -244,7 +244,7 @@
         events: items.map((item) => item.event),
       };
       const key = PARCEL + Date.now().toString(36).padStart(9, "0") + made.length.toString(36) + "-" + uuid();
-      write(key, { b: body, t: Date.now(), n: 0, l: Date.now() + LEASE_MS });
+      write(key, { b: body, t: Date.now(), l: Date.now() + LEASE_MS, n: 0 });
       fresh.add(key);
       settlers.set(key, (answer) => items.forEach((item) => item.settle(answer)));
       made.push(key);
@@ -307,7 +307,7 @@
       const least = (asked && (Number(asked) * 1000 || new Date(asked) - Date.now())) || 0;
       const pause = Math.random() * Math.min(PAUSE_MAX_MS, PAUSE_MS * 2 ** parcel.n);
       const l = Date.now() + Math.min(RETRY_AFTER_MAX_MS, Math.max(least, pause));
-      write(key, { ...parcel, n: parcel.n + 1, l, o: !status });
+      write(key, { ...parcel, l, n: parcel.n + 1, p: true, o: !status });
     }
     settle(key, final ? response : null);
     if (ours) announce(final ? response.data : null);
@@ -323,11 +323,11 @@
       if (!parcel?.b || now - parcel.t > AGE_MAX_MS) {
         forget(key);
       } else if (parcel.l <= now || fresh.has(key)) {
-        write(key, { ...parcel, l: now + LEASE_MS });
+        write(key, { ...parcel, l: now + LEASE_MS, p: false });
         return { key };
       } else {
         wait = Math.min(wait, parcel.l - now);
-        if (parcel.n) break;
+        if (parcel.p) break;
       }
     }
     return { wait };
@@ -368,7 +368,7 @@
   // asked for a pause. What gets no answer here is sent again by the next page, which need not wait long for it.
   const lastWords = () => {
     const made = seal();
-    const paused = parcels().some((key) => ((parcel) => parcel?.n && parcel.l > Date.now())(read(key)));
+    const paused = parcels().some((key) => ((parcel) => parcel?.p && parcel.l > Date.now())(read(key)));
     for (const key of made) {
       if (paused) continue;
       if ("keepalive" in Request.prototype) send(key);
@@ -384,7 +384,7 @@
   const online = () => {
     for (const key of parcels()) {
       const parcel = read(key);
-      if (parcel?.o) write(key, { ...parcel, l: 0, o: false });
+      if (parcel?.p && parcel.o) write(key, { ...parcel, l: 0, p: false });
     }
     drain();
   };
