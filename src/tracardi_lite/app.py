@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import secrets
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from uuid import uuid4
 
+import msgspec
 import structlog
 import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from tracardi_lite import __version__, logs, tracker, wiring
-from tracardi_lite.admin.context import AdminContext
-from tracardi_lite.admin.routes import add_admin_routes
+from tracardi_lite import __version__, logs, wiring
+from tracardi_lite.admin import AdminContext, add_admin_routes, for_administrators
 from tracardi_lite.clock import SystemClock
 from tracardi_lite.errors import Misconfigured, TryLater
-from tracardi_lite.install import InstallReport, install
+from tracardi_lite.install import IDENTITY_SECRET, InstallReport, install
 from tracardi_lite.intake import server
 from tracardi_lite.intake.admission import Admission
 from tracardi_lite.intake.bindings import Bindings
@@ -37,6 +39,7 @@ from tracardi_lite.intake.sources import Sources
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes, load_custom
 from tracardi_lite.pipeline.merge_keys import key_finder
+from tracardi_lite.pipeline.profile import expand
 from tracardi_lite.pipeline.user_agent import is_bot
 from tracardi_lite.pipeline.worker import Worker
 from tracardi_lite.ports.queue import Queue
@@ -44,6 +47,7 @@ from tracardi_lite.ports.registry import Registry
 from tracardi_lite.ports.store import Store
 from tracardi_lite.protocol.identity import Identity
 from tracardi_lite.settings import Settings
+from tracardi_lite.tracker import asset
 
 log = structlog.get_logger(__name__)
 
@@ -175,15 +179,28 @@ async def _application(parts: Parts) -> web.Application:
             return parts.metrics.render()
         return parts.metrics.render(totals, backlog)
 
+    instance = str(uuid4())
+    sources = Sources(parts.registry, parts.clock, settings.source_cache_ttl, check=settings.enable_event_source_check)
+    admin = AdminContext(
+        settings=settings,
+        registry=parts.registry,
+        store=parts.store,
+        queue=parts.queue,
+        clock=parts.clock,
+        version=__version__,
+        instance=instance,
+        source_changed=sources.forget,
+        whole_profile=_whole_profile,
+    )
     if settings.role != "worker":
-        identity = Identity(await parts.registry.secret("identity", lambda: uuid4().hex + uuid4().hex))
+        identity = Identity(await parts.registry.secret(IDENTITY_SECRET, partial(secrets.token_urlsafe, 32)))
         bindings = Bindings(parts.store, parts.clock, settings.directory_cache_size)
         collector = Collector(
             settings,
             parts.queue,
             parts.registry,
-            Sources(parts.registry, parts.clock, settings.source_cache_ttl, check=settings.enable_event_source_check),
-            Admission(identity, bindings, parts.clock, instance=str(uuid4())),
+            sources,
+            Admission(identity, bindings, parts.clock, instance),
             identity,
             parts.refusals,
             parts.metrics,
@@ -191,21 +208,18 @@ async def _application(parts: Parts) -> web.Application:
             find_key=key_finder(_event_types(settings)),
         )
         app.add_routes(collector.routes())
-        add_admin_routes(
-            app,
-            AdminContext(
-                settings=settings,
-                registry=parts.registry,
-                store=parts.store,
-                queue=parts.queue,
-                clock=parts.clock,
-                version=__version__,
-            ),
-        )
-        server.add_tracker_routes(app, tracker.asset, settings.tracker_dir)
-    server.add_health_routes(app, parts.health, metrics)
+        add_admin_routes(app, admin)
+        server.add_tracker_routes(app, asset, settings.tracker_dir)
+    if settings.metrics_public:
+        server.add_health_routes(app, parts.health, metrics)
+    else:
+        server.add_health_routes(app, parts.health, metrics, lambda handler: for_administrators(admin, handler))
     server.finish(app)
     return app
+
+
+def _whole_profile(document: bytes) -> bytes:
+    return msgspec.json.encode(expand(msgspec.json.decode(document)))
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -6,7 +6,7 @@ is on the collector's path. Every route: docs/admin-api.md.
 """
 
 from tracardi_lite.admin.context import AdminContext, Route
-from tracardi_lite.admin.guard import authorize
+from tracardi_lite.admin.guard import authorize, for_administrators
 from tracardi_lite.admin.routes import add_admin_routes
 
-__all__ = ["AdminContext", "Route", "add_admin_routes", "authorize"]
+__all__ = ["AdminContext", "Route", "add_admin_routes", "authorize", "for_administrators"]

@@ -19,6 +19,10 @@ def _nobody_listens(source_id: str) -> None:
     pass
 
 
+def _as_stored(document: bytes) -> bytes:
+    return document
+
+
 class AdminContext(Struct, frozen=True, kw_only=True):
     settings: Settings
     registry: Registry
@@ -30,6 +34,8 @@ class AdminContext(Struct, frozen=True, kw_only=True):
     """Which process answers, as in ``event.metadata.instance.id``."""
     source_changed: Callable[[str], None] = _nobody_listens
     """Told the id of a source after it was saved or deleted here, so that this process need not wait for its cache."""
+    whole_profile: Callable[[bytes], bytes] = _as_stored
+    """A stored profile (JSON) with the fields that are not stored while nothing is known of them."""
 
 
 Handler: TypeAlias = Callable[[AdminContext, web.Request], Awaitable[web.StreamResponse]]

@@ -25,6 +25,16 @@ def guarded(context: AdminContext, route: Route) -> RequestHandler:
     return answers_errors(handle)
 
 
+def for_administrators(context: AdminContext, handler: RequestHandler) -> RequestHandler:
+    """The same check around a handler that is none of the admin API's, whether that is turned on or not."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await authorize(context, request)
+        return await handler(request)
+
+    return answers_errors(handle)
+
+
 async def authorize(context: AdminContext, request: web.Request) -> User:
     """The administrator whose token the request carries. Raises ``BadInput`` 401 or 403, ``Unavailable``."""
     token = bearer_token(request)

@@ -175,7 +175,8 @@ async def events_of_session(context: AdminContext, request: web.Request) -> web.
 def _record(context: AdminContext, kind: Kind, record: Record | None) -> web.Response:
     if record is None:
         return nothing()
-    return json_answer(with_field(record.doc, "_meta", meta(context.settings, kind, record)))
+    document = context.whole_profile(record.doc) if kind == "profile" else record.doc
+    return json_answer(with_field(document, "_meta", meta(context.settings, kind, record)))
 
 
 async def _delete(context: AdminContext, kind: Kind, record: Record | None) -> web.Response:

@@ -21,7 +21,21 @@ TRACKER_TYPES = {".js": "text/javascript", ".html": "text/html", ".css": "text/c
 TRACKER_CACHE = "public, max-age=300"
 
 
-def add_health_routes(app: web.Application, health: Health, metrics: Callable[[], Awaitable[bytes]]) -> None:
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _open(handler: Handler) -> Handler:
+    return handler
+
+
+def add_health_routes(
+    app: web.Application,
+    health: Health,
+    metrics: Callable[[], Awaitable[bytes]],
+    protect: Callable[[Handler], Handler] = _open,
+) -> None:
+    """``protect`` goes around ``/metrics``, where not everybody may see it."""
+
     async def live(request: web.Request) -> web.Response:
         return answer.json_answer({"status": "live"})
 
@@ -29,14 +43,14 @@ def add_health_routes(app: web.Application, health: Health, metrics: Callable[[]
         is_ready, report = await health.check()
         return answer.json_answer(report, 200 if is_ready else 503, None if is_ready else {hdrs.RETRY_AFTER: "5"})
 
-    async def exposition(request: web.Request) -> web.Response:
+    async def exposition(request: web.Request) -> web.StreamResponse:
         return web.Response(
             body=await metrics(), headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)
-    app.router.add_get("/metrics", exposition)
+    app.router.add_get("/metrics", protect(exposition))
     for method in ("GET", "POST", "PUT", "DELETE"):
         app.router.add_route(method, "/healthcheck", _healthcheck)
 

@@ -102,6 +102,10 @@ class Sources:
             )
         return gate
 
+    def forget(self, id: str) -> None:
+        """Ask again at the next call: the source was changed by this very process."""
+        self._entries.pop(id, None)
+
     async def _ask(self, id: str) -> Gate | None:
         task = self._asking.get(id)
         if task is None:
