@@ -26,18 +26,18 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone (can be given again)")
     parser.add_argument("--soak", type=int, metavar="EVENTS", help=f"events of the soak ({SOAK_EVENTS:,})")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument("--profile", choices=("api", "worker"), help="where the time goes, instead of how much it is")
+    parser.add_argument("--profile", choices=hotspots.PARTS, help="where the time goes, instead of how much it is")
     options = parser.parse_args()
     wrk.check()
     if options.profile:
         print(asyncio.run(hotspots.measure(options.profile)))
         return
-    rounds, seconds = (1, 3.0) if options.quick else (3, 8.0)
+    rounds, seconds = (1, 3) if options.quick else (3, 8)
     soak_events = options.soak or (30_000 if options.quick else SOAK_EVENTS)
     asyncio.run(_run(options.only or PARTS, rounds, seconds, soak_events, options.json))
 
 
-async def _run(parts: list[str] | tuple[str, ...], rounds: int, seconds: float, soak_events: int, json: bool) -> None:
+async def _run(parts: list[str] | tuple[str, ...], rounds: int, seconds: int, soak_events: int, json: bool) -> None:
     figures: list[Figure] = []
     for part in parts:
         print(f"measuring {part} …", file=sys.stderr)

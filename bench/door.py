@@ -13,7 +13,7 @@ from bench.table import Figure, of_runs
 
 # Per number of events in a post: the bounds of the ratio to bare (at least, aim).
 RATIOS = {1: (0.50, 0.70), 100: (0.12, 0.25)}
-WARM_UP_S = 1.5
+WARM_UP_S = 2
 
 
 class Run(Struct, frozen=True):
@@ -29,7 +29,7 @@ class Run(Struct, frozen=True):
         return self.cpu_s / self.events * 1e6
 
 
-async def measure(events_per_post: int, rounds: int, seconds: float) -> list[Figure]:
+async def measure(events_per_post: int, rounds: int, seconds: int) -> list[Figure]:
     """Throughput as a share of bare, CPU, latency and memory, at that many events per post."""
     async with servers.ours("api") as program:
         with servers.bare() as bare:
@@ -43,7 +43,7 @@ async def measure(events_per_post: int, rounds: int, seconds: float) -> list[Fig
     return _figures(events_per_post, ours, bares)
 
 
-def _run(base: str, pid: int, events_per_post: int, seconds: float, seed: int) -> Run:
+def _run(base: str, pid: int, events_per_post: int, seconds: int, seed: int) -> Run:
     before = process.cpu_seconds(pid)
     with process.Peak(pid) as peak:
         report = wrk.run(base, events_per_post, seconds, seed)

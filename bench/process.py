@@ -36,6 +36,18 @@ def cpu_seconds(pid: int) -> float:
     return ticks / _TICKS
 
 
+def cpu_seconds_by_thread(pid: int) -> dict[int, float]:
+    """User and system time so far of each thread of one process, by the kernel's thread id."""
+    used = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        used[int(task.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return used
+
+
 def pss_bytes(pid: int) -> int:
     """Memory of the tree now, shared pages counted by their share."""
     total = 0

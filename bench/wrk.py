@@ -35,9 +35,9 @@ def check() -> None:
         raise SystemExit("bench needs wrk, the load generator: apt-get install wrk")
 
 
-def run(base: str, events: int, seconds: float, seed: int) -> Report:
+def run(base: str, events: int, seconds: int, seed: int) -> Report:
     """Posts ``events`` per call for that long. Fails when any answer is not a 2xx, or none came."""
-    command = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency", "--timeout", "20s"]
+    command = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
     command += ["-s", str(SCRIPT), base, "--", str(events), str(seed)]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
     if re.search(r"Non-2xx|Socket errors", text):
