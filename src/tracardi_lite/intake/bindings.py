@@ -138,9 +138,9 @@ class Bindings:
             self._paused_until = self._clock.monotonic() + PAUSE_S
             fault = error if isinstance(error, TryLater) else TryLater("store", "the directory is slow", PAUSE_S)
             self._settle(keys, None, fault)
-        except BaseException as error:
+        except Exception as error:
+            # A bug; those who wait for the answer show it.
             self._settle(keys, None, error)
-            raise
         else:
             self._settle(keys, entries, None)
 
