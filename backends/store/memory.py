@@ -160,13 +160,15 @@ class MemoryStore:
 
     async def delete(self, kind: Kind, id: str) -> bool:
         row = self._find(kind, id)
-        if row is None:
-            return False
-        del self._rows[kind][row.partition][id]
-        self._bytes -= len(row.doc)
-        if kind != "event":
-            self._entries.pop(f"{kind[0]}:{id}", None)
-        return True
+        if row is not None:
+            del self._rows[kind][row.partition][id]
+            self._bytes -= len(row.doc)
+        entry = self._entries.get(f"{kind[0]}:{id}") if kind != "event" else None
+        # An alias has no record of its own and stays: it must resolve for ever.
+        own = entry is not None and entry.partition != ""
+        if own:
+            del self._entries[f"{kind[0]}:{id}"]
+        return row is not None or own
 
     async def search(self, kind: Kind, query: Query) -> Page:
         found = sorted(self._found(kind, query), key=lambda row: (row.at_ms, row.written), reverse=True)
@@ -223,10 +225,16 @@ class MemoryStore:
         if rows is None:
             return False
         self._bytes -= sum(len(row.doc) for row in rows.values())
+        for key in [key for key, entry in self._entries.items() if _leads_to(key, entry, kind, name)]:
+            del self._entries[key]
         return True
 
     async def ping(self) -> None:
         self._make_room(())
+
+
+def _leads_to(key: str, entry: Entry, kind: Kind, partition: str) -> bool:
+    return kind != "event" and key.startswith(f"{kind[0]}:") and entry.partition == partition
 
 
 def _record(row: _Row | None) -> Record | None:

@@ -450,6 +450,15 @@ class StoreSuite:
         assert await store.lookup([key, f"k:{write.id}"]) == [None, Entry(write.id, "")]
         assert not await store.delete(kind, write.id)
 
+    async def test_deleting_a_merged_profiles_record_keeps_its_alias(self, store: Store, other: Store) -> None:
+        write, alias = record_write(), Entry("survivor", "")
+        await store.put([write])
+        await store.claim([Claim(f"p:{write.id}", alias)])
+        await store.refresh()
+        assert await other.delete("profile", write.id)
+        assert await store.lookup([f"p:{write.id}"]) == [alias]
+        assert not await store.delete("profile", write.id)
+
     async def test_deleting_an_event_leaves_the_others(self, store: Store) -> None:
         gone, kept = event_write(), event_write()
         await store.create_events([gone, kept])
