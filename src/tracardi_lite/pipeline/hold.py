@@ -7,7 +7,8 @@ no error: what was done for it is done again elsewhere, without effect, so it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -30,23 +31,53 @@ class Hold:
         self._health = health
         self._stop = stop
         self._turn = asyncio.Lock()
+        self._receiving: asyncio.Future[list[Message]] | None = None
+        self._others = 0
+        """Callers that want to settle something, or do."""
 
     async def receive(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
-        """As ``Consumer.receive``; with 0 messages it only keeps the leases. Waits out trouble: raises ``Stopped``."""
+        """As ``Consumer.receive``. Waits out trouble: raises ``Stopped``.
+
+        Gives way, with nothing, to whoever wants to settle something: a cancelled receive has taken nothing.
+        """
+        received: list[Message] = []
+
+        async def act() -> None:
+            wait_s = 0.0 if self._others else timeout_s
+            self._receiving = asyncio.ensure_future(self._consumer.receive(max_messages, max_bytes, wait_s))
+            try:
+                received.extend(await self._receiving)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+            finally:
+                self._receiving = None
+
         async with self._turn:
-            received: list[Message] = []
-
-            async def act() -> None:
-                received.extend(await self._consumer.receive(max_messages, max_bytes, timeout_s))
-
             await self._repeat(act)
-            return received
+        return received
+
+    def interrupt(self) -> None:
+        """End a receive that waits."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+
+    @asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
+        self._others += 1
+        self.interrupt()
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._others -= 1
 
     async def ack(self, done: Sequence[Done], letters: Sequence[DeadLetter]) -> None:
         """Settle messages with their outcomes. ``letters`` are of these messages."""
         if not done:
             return
-        async with self._turn:
+        async with self._own_turn():
             try:
                 await self._repeat(lambda: self._consumer.ack(done, letters))
             except LeaseLost:
@@ -70,7 +101,7 @@ class Hold:
 
         ``withdraw`` is asked when nothing can be received any more that the queue does not know to hold back.
         """
-        async with self._turn:
+        async with self._own_turn():
             later = withdraw()
             try:
                 await self._repeat(lambda: self._consumer.nack([failed], delay_s))
@@ -81,7 +112,7 @@ class Hold:
 
     async def release(self, messages: Sequence[Message]) -> None:
         """Put messages back at once. One try: they come again anyway, when the leases are given back."""
-        async with self._turn:
+        async with self._own_turn():
             try:
                 await self._consumer.release(messages)
             except (LeaseLost, TryLater) as error:

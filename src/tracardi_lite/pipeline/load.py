@@ -67,10 +67,16 @@ class Records:
         profiles: dict[tuple[str, str], None] = {}
         sessions: dict[tuple[str, str], None] = {}
         for work in works:
+            claimer = work.incoming.head.id
             if work.profile_entry is not None:
                 profiles[profile_key(work)] = None
+                if work.profile_entry.message == claimer:
+                    # New, or new again: what is remembered is of a record that was deleted.
+                    self._cache.drop("profile", profile_key(work)[0])
             if work.session_entry is not None:
                 sessions[session_key(work)] = None
+                if work.session_entry.message == claimer:
+                    self._cache.drop("session", session_key(work)[0])
         await self._load("profile", self.profiles, profiles)
         await self._load("session", self.sessions, sessions)
 

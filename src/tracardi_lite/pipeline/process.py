@@ -29,7 +29,7 @@ from tracardi_lite.pipeline.decode import decode
 from tracardi_lite.pipeline.events import TypeBook
 from tracardi_lite.pipeline.identify import Partitions, identify
 from tracardi_lite.pipeline.load import RecordCache, Records, profile_key, session_key
-from tracardi_lite.pipeline.work import Item, Work
+from tracardi_lite.pipeline.work import Item, Shared, Work
 from tracardi_lite.ports.cache import Cache
 from tracardi_lite.ports.queue import DeadLetter, Done, Message, Tally
 from tracardi_lite.ports.store import Kind, Outcome, Record, Store
@@ -150,6 +150,7 @@ class Processor:
             owner_doc = apply.open_profile(owner, work) if owner is not None else None
             stay_doc = apply.open_session(stay, work) if stay is not None else None
             if work.shared is not None:
+                self._announce(work, work.shared)
                 continue
             count = 0
             if owner is not None and owner_doc is not None:
@@ -165,21 +166,19 @@ class Processor:
                 partition=partition_of(self._settings.event_partitioning, work.incoming.head.received_ms),
             )
             events.build(work, self._book, work.shared)
-            self._announce(work)
+            self._announce(work, work.shared)
 
-    def _announce(self, work: Work) -> None:
+    def _announce(self, work: Work, shared: Shared) -> None:
         """Add the system events that are certain before the store has spoken."""
         if not (self._settings.system_events and work.saves_events):
             return
         if any(item.type == system_events.VISIT_ENDED for item in work.items):
             return
-        assert work.shared is not None
         if work.opens_profile:
-            work.system.append(system_events.profile_created(work, self._book, work.shared))
+            _add(work, system_events.profile_created(work, self._book, shared))
         if work.opens_session:
-            work.system.append(system_events.session_opened(work, self._book, work.shared))
-            work.visit = system_events.visit_started(work, 1, self._book, work.shared)
-            work.system.append(work.visit)
+            _add(work, system_events.session_opened(work, self._book, shared))
+            work.visit = _add(work, system_events.visit_started(work, 1, self._book, shared))
 
     async def _create(self, works: Sequence[Work]) -> None:
         """Write all events that have no verdict yet."""
@@ -220,10 +219,7 @@ class Processor:
                 assert slot.doc is not None
                 begun[key] = session.visits(slot.doc) - sum(other.starts_visit for other in slot.works)
             begun[key] += 1
-            item = system_events.visit_started(work, begun[key], self._book, work.shared)
-            if work.visit is None or work.visit.id != item.id:
-                work.visit = item
-                work.system.append(item)
+            work.visit = _add(work, system_events.visit_started(work, begun[key], self._book, work.shared))
         await self._create(works)
 
     # records
@@ -320,6 +316,15 @@ def _slots(works: Sequence[Work], records: Records) -> tuple[dict[tuple[str, str
                 sessions[key] = Slot.of("session", key, records.sessions[key])
             sessions[key].works.append(work)
     return profiles, sessions
+
+
+def _add(work: Work, event: Item) -> Item:
+    """Add a system event, once; the one that the message has."""
+    for known in work.system:
+        if known.id == event.id:
+            return known
+    work.system.append(event)
+    return event
 
 
 def _documents(sessions: dict[tuple[str, str], Slot]) -> dict[str, dict[str, object]]:

@@ -1,7 +1,7 @@
 """The worker: one consumer of the queue, a reader that hands messages to lanes, and an orderly end.
 
-The reader receives only while every lane has room, so fullness is passed back to the queue by not receiving; meanwhile
-it keeps the leases. A stream goes to one lane, for as long as the worker lives.
+The reader receives only while every lane has room, so fullness is passed back to the queue by not receiving; a consumer
+keeps its leases by itself meanwhile. A stream goes to one lane, for as long as the worker lives.
 
 The end: the reader stops, lanes flush what they hold (reason ``shutdown``) and acknowledge it; what can't be settled,
 because the store is away or the time is up, is given back; then the leases. An exception that is a bug ends ``run``.
@@ -19,7 +19,7 @@ from tracardi_lite.flush.batch import Limits
 from tracardi_lite.flush.brake import Brake
 from tracardi_lite.flush.flusher import Flusher
 from tracardi_lite.flush.health import WorkerHealth
-from tracardi_lite.flush.retry import Backoff, Stopped, pause, wait
+from tracardi_lite.flush.retry import Backoff, Stopped, pause
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes
 from tracardi_lite.pipeline.events import TypeBook
@@ -33,10 +33,8 @@ from tracardi_lite.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# How long a receive may wait: an acknowledgement waits for it, and only while there is nothing to receive.
-RECEIVE_S = 0.25
-# How often the leases are kept while nothing is received, as a part of LEASE_TTL.
-LEASE_CARE = 3
+# How long a receive may wait; it gives way to acknowledgements, and to the end.
+RECEIVE_S = 1.0
 # The share of SHUTDOWN_TIMEOUT for draining; the rest is for giving back and for the other parts.
 DRAIN_SHARE = 0.6
 CLOSE_S = 2.0
@@ -86,6 +84,7 @@ class Worker:
                 for lane in lanes:
                     lane.wake()
                 self._room.set()
+                hold.interrupt()
                 await self._drain(working)
         finally:
             self.stats.running = False
@@ -139,8 +138,7 @@ class Worker:
             try:
                 if not all(lane.has_room for lane in lanes):
                     self._room.clear()
-                    if not await wait(self._room, self._clock, settings.lease_ttl / LEASE_CARE):
-                        await hold.receive(0, 0, 0.0)
+                    await self._room.wait()
                     continue
                 messages = await hold.receive(settings.bulk_size, settings.bulk_bytes, RECEIVE_S)
             except Stopped:

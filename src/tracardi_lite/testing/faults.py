@@ -6,6 +6,7 @@ let them. Shipped, so that a backend's author, or an operator with a doubt, can 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -195,7 +196,12 @@ class FaultyConsumer:
         received = await self._faults.around(
             "receive", lambda: self._consumer.receive(max_messages, max_bytes, timeout_s)
         )
-        return [copy for message in received for copy in [message] * (1 + self._faults.repeat(message))]
+        delivered = []
+        for message in received:
+            delivered.append(message)
+            if self._faults.repeat(message):
+                delivered.append(copy.copy(message))
+        return delivered
 
     async def ack(self, done: Sequence[Done], dead: Sequence[DeadLetter] = ()) -> None:
         await self._faults.around("ack", lambda: self._consumer.ack(done, dead))
