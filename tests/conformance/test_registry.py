@@ -19,7 +19,7 @@ from tracardi_lite.backends.registry.sql.database import insert_absent, sqlite_d
 from tracardi_lite.backends.registry.sql.locks import file_lock
 from tracardi_lite.backends.registry.sql.registry import SqlRegistry
 from tracardi_lite.errors import Misconfigured, Unavailable
-from tracardi_lite.ports.registry import EventSource
+from tracardi_lite.ports.registry import EventSource, Rule
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.clock import FakeClock
 from tracardi_lite.testing.registry_suite import ANN, PASSWORD, TTL_S, RegistrySuite
@@ -136,6 +136,17 @@ async def test_staging_and_production_have_their_own_sources(tmp_path: Path) -> 
         assert (await here.sources())[0].name == "staging"
         assert await there.delete_source("shop") is not None
         assert await here.source("shop") is not None
+
+
+async def test_staging_and_production_have_their_own_rules(tmp_path: Path) -> None:
+    staging, production = (Settings(data_dir=tmp_path, production=flag) for flag in (False, True))
+    async with open_registry("sqlite:", staging) as here, open_registry("sqlite:", production) as there:
+        await here.migrate()
+        await here.save_rule(Rule(kind="mapping", id="m", name="staging"))
+        assert await there.rules() == []
+        assert await there.rules_revision() == 0
+        await there.save_rule(Rule(kind="mapping", id="m", name="production"))
+        assert [rule.name for rule in await here.rules()] == ["staging"]
 
 
 # --- passwords as they are in production ---

@@ -4,7 +4,7 @@ Statements are SQLAlchemy Core, the schema moves by Alembic migrations shipped b
 
 * ``database``: engine, transactions, what differs between dialects, errors
 * ``tables``, ``migrations/``, ``migrate``: the schema, how it came to be, and how it is brought up to date
-* ``catalog``, ``accounts``, ``state``: statements, as plain functions of a connection
+* ``catalog``, ``rules``, ``accounts``, ``state``: statements, as plain functions of a connection
 * ``passwords``: argon2id
 * ``registry``: the port's methods
 

@@ -7,6 +7,7 @@ columns beside it. ``context`` is ``production`` or ``staging``: the two have th
 from __future__ import annotations
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection, delete, select
 
 from tracardi_lite.backends.registry.sql.database import insert_absent, upsert
@@ -27,19 +28,19 @@ _decode_redirect = msgspec.json.Decoder(Redirect).decode
 
 def checked_source(source: EventSource) -> str:
     """The record's JSON text. Raises ``BadInput`` 422 for what can't be a source."""
-    _check_names(source.id, source.name)
+    check_names(source.id, source.name)
     if source.id.startswith("@"):
         raise BadInput(422, "Ids that begin with @ are reserved for internal sources.")
     unknown = [kind for kind in source.type if kind not in SOURCE_TYPES]
     if unknown or not source.type:
         wrong = f"Unknown event source type {', '.join(unknown)}" if unknown else "An event source needs a type"
         raise BadInput(422, f"{wrong}. Known: {', '.join(SOURCE_TYPES)}.")
-    return _encoded(source)
+    return encoded(source)
 
 
 def checked_redirect(redirect: Redirect) -> str:
     """The record's JSON text. Raises ``BadInput`` 422 for what can't be a redirect."""
-    _check_names(redirect.id, redirect.name)
+    check_names(redirect.id, redirect.name)
     if not redirect.url.startswith(("http://", "https://")):
         raise BadInput(422, "The URL of a redirect begins with http:// or https://.")
     if any(ord(sign) < 0x21 for sign in redirect.url):
@@ -48,17 +49,19 @@ def checked_redirect(redirect: Redirect) -> str:
         raise BadInput(422, "A redirect needs an event type.")
     if not redirect.source.id:
         raise BadInput(422, "A redirect needs a source id.")
-    return _encoded(redirect)
+    return encoded(redirect)
 
 
-def _check_names(id: str, name: str) -> None:
+def check_names(id: str, name: str) -> None:
+    """Raises ``BadInput`` 422 for an id or a name that the columns, a path or a terminal could not bear."""
     if not 0 < len(id) <= ID_CHARS or id != id.strip() or any(ord(sign) < 0x20 for sign in id):
         raise BadInput(422, f"An id has 1 to {ID_CHARS} characters, no control characters and no blanks around it.")
     if len(name) > NAME_CHARS:
         raise BadInput(422, f"A name has at most {NAME_CHARS} characters.")
 
 
-def _encoded(record: EventSource | Redirect) -> str:
+def encoded(record: Struct) -> str:
+    """The record's JSON text. Raises ``BadInput`` 422 for one that is too large for its column."""
     data = msgspec.json.encode(record)
     if len(data) > RECORD_BYTES:
         raise BadInput(422, f"The record is larger than {RECORD_BYTES} bytes.")

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tracardi_lite.backends.registry.sql import accounts, catalog, state
+from tracardi_lite.backends.registry.sql import accounts, catalog, rules, state
 from tracardi_lite.backends.registry.sql.database import Database
 from tracardi_lite.backends.registry.sql.migrate import migrate
 from tracardi_lite.backends.registry.sql.passwords import Passwords
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import BadInput, Unavailable
-from tracardi_lite.ports.registry import EventSource, Redirect, User
+from tracardi_lite.ports.registry import RULES_MAX, EventSource, Redirect, Rule, User
 
 TOKEN_BYTES = 32
 TOKEN_CHARS_MAX = 256
@@ -80,6 +80,24 @@ class SqlRegistry:
 
     async def delete_redirect(self, id: str) -> bool:
         return await self._database.write(catalog.delete_redirect, self._context, id)
+
+    # --- rules ---
+
+    async def rule(self, kind: str, id: str) -> Rule | None:
+        return await self._database.read(rules.get_rule, self._context, kind, id)
+
+    async def rules(self, kind: str = "", query: str = "", limit: int = RULES_MAX) -> list[Rule]:
+        return await self._database.read(rules.list_rules, self._context, kind, query, limit)
+
+    async def rules_revision(self) -> int:
+        return await self._database.read(rules.get_revision, self._context)
+
+    async def save_rule(self, rule: Rule) -> None:
+        record = rules.checked_rule(rule)
+        await self._database.write(rules.save_rule, self._context, rule, record, self._clock.now_ms())
+
+    async def delete_rule(self, kind: str, id: str) -> Rule | None:
+        return await self._database.write(rules.delete_rule, self._context, kind, id)
 
     # --- users ---
 

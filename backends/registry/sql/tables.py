@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: compared with the stored revision, so that Alembic is imported only when they differ."""
 
 ID_CHARS = 190
@@ -43,6 +43,30 @@ event_redirect = Table(
     Column("name", String(NAME_CHARS), nullable=False),
     Column("record", Text, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+    **MYSQL,
+)
+
+rule = Table(
+    "rule",
+    metadata,
+    Column("context", String(16), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("id", String(ID_CHARS), primary_key=True),
+    Column("name", String(NAME_CHARS), nullable=False),
+    # Not "order", which every database would want quoted.
+    Column("place", Integer, nullable=False),
+    Column("search", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    **MYSQL,
+)
+
+# Counts the changes of what is cached as a whole, so that caches ask for a number and not for the whole.
+revision = Table(
+    "revision",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("number", BigInteger, nullable=False),
     **MYSQL,
 )
 

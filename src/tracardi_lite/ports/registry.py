@@ -1,7 +1,7 @@
-"""The registry port: what people configure and who may. Event sources, redirects, users, tokens, secrets, locks.
+"""The registry port: what people configure and who may. Event sources, redirects, rules, users, tokens, secrets, locks.
 
-Small, relational, changed by hand: read through caches on the hot path (``intake.sources``), which serve on, marked
-stale, when it is away. Errors: ``Unavailable``; ``BadInput`` for what can't be saved.
+Small, relational, changed by hand: read through caches on the hot path (``intake.sources``, ``pipeline.rules.live``),
+which serve on, marked stale, when it is away. Errors: ``Unavailable``; ``BadInput`` for what can't be saved.
 """
 
 from __future__ import annotations
@@ -72,6 +72,36 @@ class Redirect(Struct, kw_only=True):
     tags: list[str] = []
 
 
+RULE_KINDS = ("validation", "reshaping", "mapping", "to-profile", "compliance")
+"""In the order in which they act on an event."""
+
+RULES_MAX = 1000
+"""Rules of all kinds in one context. Each worker holds all of them, compiled."""
+
+
+class Rule(Struct, kw_only=True):
+    """docs/rules.md: what is to be done with events of a type. What ``spec`` may hold depends on the kind, and is
+    checked by who saves it (``pipeline.rules``): the registry keeps it."""
+
+    kind: str
+    id: str
+    """Unique among the rules of its kind."""
+    name: str = ""
+    description: str = ""
+    event_type: str = ""
+    """\"\" or ``*``: all types."""
+    source: str = ""
+    """The id of an event source; \"\": all."""
+    enabled: bool = True
+    order: int = 0
+    """Rules of a kind act in this order; equal ones by name, then id."""
+    condition: str = ""
+    """A where-text; \"\": always."""
+    tags: list[str] = []
+    """For people."""
+    spec: dict[str, Any] = {}
+
+
 class User(Struct, kw_only=True):
     id: str
     """The login, an e-mail address."""
@@ -109,6 +139,25 @@ class Registry(Protocol):
     async def redirects(self, limit: int = 1000) -> list[Redirect]: ...
     async def save_redirect(self, redirect: Redirect) -> None: ...
     async def delete_redirect(self, id: str) -> bool: ...
+
+    # rules
+    async def rule(self, kind: str, id: str) -> Rule | None: ...
+    async def rules(self, kind: str = "", query: str = "", limit: int = RULES_MAX) -> list[Rule]:
+        """Of one kind, or (``""``) of all, in the order in which they act; with ``query``, those whose name, id, event
+        type, description or tags contain it."""
+        ...
+
+    async def rules_revision(self) -> int:
+        """A number that every change of a rule makes larger: one cheap read tells that nothing has changed."""
+        ...
+
+    async def save_rule(self, rule: Rule) -> None:
+        """Create or replace. ``BadInput`` 422 for an unknown kind or an impossible id, 409 beyond ``RULES_MAX``."""
+        ...
+
+    async def delete_rule(self, kind: str, id: str) -> Rule | None:
+        """The rule as it was; None when there was none."""
+        ...
 
     # users and tokens
     async def user(self, id: str) -> User | None: ...

@@ -15,7 +15,17 @@ import msgspec
 import pytest
 
 from tracardi_lite.errors import BadInput
-from tracardi_lite.ports.registry import SOURCE_TYPES, EventSource, Named, Redirect, Registry, User
+from tracardi_lite.ports.registry import (
+    RULE_KINDS,
+    RULES_MAX,
+    SOURCE_TYPES,
+    EventSource,
+    Named,
+    Redirect,
+    Registry,
+    Rule,
+    User,
+)
 from tracardi_lite.testing.clock import FakeClock
 
 ANN = User(id="ann@example.com", name="Ann", roles=["admin"])
@@ -59,6 +69,23 @@ def a_redirect(id: str = "r-1") -> Redirect:
         event_type="link-clicked",
         props={"campaign": "payload@params.c"},
         tags=["mail"],
+    )
+
+
+def full_rule() -> Rule:
+    """A rule with every field away from its default."""
+    return Rule(
+        kind="validation",
+        id="v-1",
+        name="Order has a total",
+        description="żółć",
+        event_type="order-paid",
+        source="shop",
+        enabled=False,
+        order=7,
+        condition="properties.total > 0",
+        tags=["orders"],
+        spec={"json_schema": {"event@properties": {"required": ["total"], "minProperties": 1}}, "deep": [None, 1.5]},
     )
 
 
@@ -210,6 +237,89 @@ class RegistrySuite:
             await registry.save_redirect(msgspec.structs.replace(a_redirect(), **change))
         assert caught.value.status == 422
         assert await registry.redirects() == []
+
+    # --- rules ---
+
+    async def test_a_rule_comes_back_field_for_field(self, registry: Registry, other: Registry) -> None:
+        await registry.save_rule(full_rule())
+        assert await other.rule("validation", "v-1") == full_rule()
+        assert await registry.rule("mapping", "v-1") is None
+        assert await registry.rule("validation", "V-1") is None
+        await other.save_rule(Rule(kind="validation", id="v-1"))
+        assert await registry.rules() == [Rule(kind="validation", id="v-1")]
+
+    async def test_rules_are_listed_in_the_order_in_which_they_act(self, registry: Registry) -> None:
+        made = [Rule(kind=kind, id=f"{kind}-{place}", order=place) for kind in RULE_KINDS for place in (-1, 2, 10)]
+        for rule in reversed(made):
+            await registry.save_rule(rule)
+        assert await registry.rules() == made
+        assert await registry.rules("mapping") == [rule for rule in made if rule.kind == "mapping"]
+        assert await registry.rules(limit=2) == made[:2]
+        same = [Rule(kind="mapping", id=id, name=name, order=2) for id, name in (("b", "A"), ("c", "A"), ("a", "B"))]
+        for rule in same:
+            await registry.save_rule(rule)
+        assert [rule.id for rule in await registry.rules("mapping")] == [
+            "mapping--1",
+            "mapping-2",
+            "b",
+            "c",
+            "a",
+            "mapping-10",
+        ]
+
+    async def test_rules_are_found_by_a_part_of_what_people_call_them(self, registry: Registry) -> None:
+        await registry.save_rule(full_rule())
+        await registry.save_rule(Rule(kind="mapping", id="m", name="Other"))
+        for words in ("TOTAL", "v-1", "order-p", "Żół", "orders"):
+            assert [rule.id for rule in await registry.rules(query=words)] == ["v-1"]
+        assert await registry.rules("mapping", "total") == []
+
+    async def test_every_change_of_a_rule_makes_the_revision_larger(self, registry: Registry, other: Registry) -> None:
+        seen = [await registry.rules_revision()]
+        await registry.save_rule(full_rule())
+        seen.append(await other.rules_revision())
+        await other.save_rule(full_rule())
+        seen.append(await registry.rules_revision())
+        await registry.delete_rule("validation", "v-1")
+        seen.append(await other.rules_revision())
+        assert seen == sorted(set(seen))
+        await registry.delete_rule("validation", "v-1")
+        await registry.save_source(EventSource(id="shop"))
+        assert await other.rules_revision() == seen[-1]
+
+    async def test_changes_of_two_processes_are_both_counted(self, registry: Registry, other: Registry) -> None:
+        before = await registry.rules_revision()
+        both = (registry, other) * 5
+        await asyncio.gather(*(each.save_rule(Rule(kind="mapping", id=str(n))) for n, each in enumerate(both)))
+        assert await registry.rules_revision() == before + 10
+        assert len(await other.rules()) == 10
+
+    async def test_deleting_gives_the_rule_that_was_there(self, registry: Registry, other: Registry) -> None:
+        await registry.save_rule(full_rule())
+        await registry.save_rule(Rule(kind="mapping", id="v-1"))
+        assert await other.delete_rule("validation", "v-1") == full_rule()
+        assert await registry.delete_rule("validation", "v-1") is None
+        assert await registry.rules() == [Rule(kind="mapping", id="v-1")]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"kind": "magic"}, {"kind": ""}, {"id": ""}, {"id": " x"}, {"order": 1 << 31}, {"description": "x" * 100_000}],
+        ids=lambda change: str(change)[:40],
+    )
+    async def test_what_is_no_rule_is_bad_input(self, registry: Registry, change: dict[str, object]) -> None:
+        with pytest.raises(BadInput) as caught:
+            await registry.save_rule(msgspec.structs.replace(full_rule(), **change))
+        assert caught.value.status == 422
+        assert await registry.rules() == []
+
+    async def test_there_is_a_most_of_rules_and_those_that_are_there_can_still_change(self, registry: Registry) -> None:
+        for number in range(RULES_MAX):
+            await registry.save_rule(Rule(kind="mapping", id=str(number)))
+        with pytest.raises(BadInput) as caught:
+            await registry.save_rule(Rule(kind="mapping", id="one too many"))
+        assert caught.value.status == 409
+        await registry.save_rule(Rule(kind="mapping", id="0", name="changed"))
+        assert len(await registry.rules()) == RULES_MAX
 
     # --- users ---
 
