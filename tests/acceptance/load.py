@@ -39,7 +39,7 @@ class Event:
     task: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Load:
     """Posts events over ``connections`` connections until stopped; remembers all of them.
 
@@ -62,6 +62,10 @@ class Load:
     unexpected: list[str] = field(default_factory=list)
     profiles: dict[str, set[str]] = field(default_factory=dict)
     """Per session, every profile id that was answered."""
+
+    def __repr__(self) -> str:
+        answers = dict(self.statuses)
+        return f"Load of {len(self.obligations)} obligations, {len(self.perhaps)} perhaps, answers {answers}"
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -109,7 +113,8 @@ class Load:
     async def _post_one(self) -> None:
         random_ = self._random
         own_ids = random_.random() < 0.5
-        session = random_.choice(self._names) if random_.random() < 0.9 else None
+        # A post without a session gets one from the server, another with each try: so only what is sent once may be one.
+        session = random_.choice(self._names) if own_ids or random_.random() < 0.8 else None
         events = [make_event(random_, own_ids) for _ in range(random_.choice(list(self.sizes)))]
         body = self._body(session, events)
         self.perhaps |= {event.nonce: event for event in events}

@@ -36,7 +36,7 @@ async def test_killing_the_whole_program_at_random_points_loses_and_doubles_noth
     random_ = random.Random(seed)
     program = await site.program().start()
     kills = 0
-    async with site.load(seed) as load:
+    async with site.load(seed, pause_s=0.01) as load:
         while kills < KILLS_OF_ALL:
             await load.answered(random_.randrange(20, 500))
             await asyncio.sleep(random_.uniform(0, 0.3))  # any point of a flush
@@ -53,7 +53,7 @@ async def test_killing_api_and_worker_processes_at_random_points_loses_and_doubl
     await asyncio.gather(api.start(), worker.start())
     victims = [api, worker] * KILLS_OF_EACH
     random_.shuffle(victims)
-    async with site.load(seed) as load:
+    async with site.load(seed, pause_s=0.01) as load:
         for victim in victims:
             await load.answered(random_.randrange(20, 300))
             await asyncio.sleep(random_.uniform(0, 0.3))
