@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -13,7 +16,7 @@ from tracardi_lite.backends.queue.sqlite import SqliteQueue
 from tracardi_lite.backends.queue.sqlite import open_queue as open_sqlite
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.clock import FakeClock
-from tracardi_lite.testing.queue_suite import PARTITIONS, QueueSuite
+from tracardi_lite.testing.queue_suite import PARTITIONS, QueueSuite, SharedQueueSuite
 
 
 def settings(tmp_path: Path, bytes_max: int | None, retention_s: int | None) -> Settings:
@@ -61,3 +64,29 @@ class TestSqlite(QueueSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> SqliteHarness:
         return SqliteHarness(tmp_path)
+
+
+class SharedSqliteHarness:
+    """Real time, and a URL that names the folder, as child processes need it."""
+
+    lease_ttl_s = 1.0
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.url = f"sqlite://{tmp_path}/the%20queue"
+        self.settings: dict[str, Any] = {
+            "queue_partitions": PARTITIONS,
+            "disk_free_min": 0,
+            "lease_ttl": self.lease_ttl_s,
+        }
+
+    def open(self, *, bytes_max: int | None = None, retention_s: int | None = None) -> SqliteQueue:
+        return open_sqlite(self.url, msgspec.convert(self.settings, Settings))
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class TestSharedSqlite(SharedQueueSuite):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> SharedSqliteHarness:
+        return SharedSqliteHarness(tmp_path)

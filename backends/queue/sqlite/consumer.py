@@ -26,9 +26,10 @@ from tracardi_lite.ports.queue import DeadLetter, Done, Message
 
 READ_BYTES = 4 << 20
 """How much is read ahead, decompressed."""
-POLL_MIN_S = 0.05
-POLL_MAX_S = 0.25
-"""Other processes' publications are looked for this often; our own wake us."""
+LOOK_S = 1.0
+"""How long a waiting receive relies on being woken, by our own publications or by the watcher for others'."""
+FETCH_MIN_S = 0.05
+"""A receive without a timeout gives the disk this long."""
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,6 @@ class SqliteConsumer:
         self._woken = asyncio.Event()
         self._buffer: deque[_Reading] = deque()
         self._fetching: asyncio.Task[list[Batch]] | None = None
-        self._poll_s = POLL_MIN_S
         self._closed = False
 
     async def join(self) -> None:
@@ -66,7 +66,6 @@ class SqliteConsumer:
 
     def wake(self) -> None:
         """There may be something to receive."""
-        self._poll_s = POLL_MIN_S
         self._woken.set()
 
     def nudge(self) -> None:
@@ -95,15 +94,17 @@ class SqliteConsumer:
             await self._pause(left)
 
     async def ack(self, done: Sequence[Done], dead: Sequence[DeadLetter] = ()) -> None:
-        held = [self._leases.holding(one.message.token) for one in done]
-        if self._closed or not all(held):
-            await self.release([one.message for one in done])
-            raise LeaseLost("a partition has moved to another consumer")
-        for lease, one in zip(held, done, strict=True):
-            assert lease is not None
-            lease.window.done(one.message.position[0], one.tally)
-        await self._leases.store(dead)
-        if any(lease is not None and lease.is_yielding and not lease.window.out for lease in held):
+        needed: set[Held] = set()
+        for one in done:
+            held = self._leases.holding(one.message.token)
+            if held is None:
+                await self.release([one.message for one in done])
+                raise LeaseLost("a partition has moved to another consumer")
+            needed.add(held)
+        for one in done:
+            self._leases.held[one.message.token[0]].window.done(one.message.position[0], one.tally)
+        await self._leases.store(needed, dead)
+        if any(held.is_yielding and not held.window.out for held in needed):
             self._leases.nudge()
         self._woken.set()
 
@@ -133,10 +134,9 @@ class SqliteConsumer:
 
     # --- waiting and reading ---
     async def _pause(self, left: float) -> None:
-        """Until something happens in this process, or it is time to look at what others did."""
+        """Until something happens, or a message that was put back is due."""
         due = min((held.window.next_due for held in self._leases.held.values()), default=float("inf"))
-        wait = min(left, self._poll_s, max(due - self._files.clock.monotonic(), 0.001))
-        self._poll_s = min(self._poll_s * 1.5, POLL_MAX_S)
+        wait = min(left, LOOK_S, max(due - self._files.clock.monotonic(), 0.001))
         try:
             async with asyncio.timeout(wait):
                 await self._woken.wait()
@@ -185,13 +185,10 @@ class SqliteConsumer:
         self._read_ahead()
         if self._fetching is None:
             return
-        await asyncio.wait([self._fetching], timeout=max(wait_s, POLL_MIN_S))
+        await asyncio.wait([self._fetching], timeout=max(wait_s, FETCH_MIN_S))
         if self._fetching is not None and self._fetching.done():
             fetched, self._fetching = self._fetching, None
-            batches = fetched.result()
-            if batches:
-                self._poll_s = POLL_MIN_S
-            self._buffer.extend(_Reading(batch) for batch in batches)
+            self._buffer.extend(_Reading(batch) for batch in fetched.result())
 
     def _read_ahead(self) -> None:
         if self._fetching is None:

@@ -253,7 +253,9 @@ class Control:
             ).fetchone()
             (dead,) = db.execute("SELECT coalesce(sum(events), 0) FROM letters").fetchone()
             refused = dict(db.execute("SELECT reason, events FROM refused").fetchall())
-            return Ledger(*row, passed=passed, dead=dead, refused=refused)
+            outcomes = Ledger(*row)
+            outcomes.passed, outcomes.dead, outcomes.refused = passed, dead, refused
+            return outcomes
 
     def cursors(self) -> list[Cursor]:
         with _translating():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -103,11 +103,14 @@ class Leases:
         """Store a letter with what is stored next."""
         self._letters[letter.id] = letter
 
-    async def store(self, letters: Sequence[DeadLetter] = ()) -> None:
-        """Store all progress with its outcomes, and the letters first. Raises ``LeaseLost`` and ``TryLater``."""
+    async def store(self, needed: Collection[Held] = (), letters: Sequence[DeadLetter] = ()) -> None:
+        """Store all progress with its outcomes, and the letters first.
+
+        Raises ``TryLater``; and ``LeaseLost``, with nothing stored, if one of ``needed`` is not ours any more.
+        """
         for letter in letters:
             self.keep(letter)
-        await self._shielded(self._store())
+        await self._shielded(self._store(needed))
 
     async def remember(self, tries: Sequence[tuple[int, int, int, int]]) -> None:
         """Keep (partition, offset, tries, due_ms) for whoever holds the partition next."""
@@ -148,21 +151,23 @@ class Leases:
             return min(pause, HUNGRY_LOOK_S)
         return min(pause, PEERS_LOOK_S) if self._peers else pause
 
-    async def _store(self) -> None:
+    async def _store(self, needed: Collection[Held]) -> None:
         async with self._storing:
-            await self._store_locked()
+            # Waiting for the lock, we may have learned that a partition was lost.
+            if any(self.held.get(held.partition) is not held for held in needed):
+                self._let_go()
+                raise LeaseLost("a partition has moved to another consumer")
+            await self._store_locked(needed)
 
-    async def _store_locked(self) -> None:
-        moved = [held for held in self.held.values() if held.window.moved]
+    async def _store_locked(self, needed: Collection[Held] = ()) -> None:
+        """Those ``needed`` are checked even if their cursors stand still."""
+        moved = [held for held in self.held.values() if held.window.moved or held in needed]
         letters = dict(self._letters)
         taken = [Save(held.partition, held.fence, held.window.take()) for held in moved]
         try:
             await self._files.run(lambda: self._files.control.save(self.subscription, taken, list(letters.values())))
         except LeaseLost:
-            # Not knowing which, let go of all: what was done here and could not be said comes again.
-            self.held.clear()
-            self._letters.clear()
-            self.nudge()
+            self._let_go()
             raise
         except BaseException:
             for held, save in zip(moved, taken, strict=True):
@@ -176,11 +181,17 @@ class Leases:
                 held.is_isolated = False
                 held.window.messages_max = MESSAGES_MAX
 
+    def _let_go(self) -> None:
+        """Not knowing what was lost, let go of all: what was done here and could not be said comes again."""
+        self.held.clear()
+        self._letters.clear()
+        self.nudge()
+
     async def _sync(self) -> None:
         async with self._storing:
             await self._store_locked()
             for held in list(self.held.values()):
-                if held.is_yielding and not held.window.out:
+                if held.is_yielding and not held.window.out and not held.window.moved:
                     del self.held[held.partition]
             fences = {partition: held.fence for partition, held in self.held.items()}
             standing, starts = await self._files.run(lambda: self._stand(fences))

@@ -23,6 +23,7 @@ from tracardi_lite.backends.queue.sqlite.files import Files
 from tracardi_lite.backends.queue.sqlite.folder import Folder
 from tracardi_lite.backends.queue.sqlite.janitor import Janitor
 from tracardi_lite.backends.queue.sqlite.room import Room, probe
+from tracardi_lite.backends.queue.sqlite.watcher import Watcher
 from tracardi_lite.backends.queue.sqlite.writer import Waiting, Writer
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import Full, TryLater, Unavailable
@@ -57,6 +58,8 @@ class SqliteQueue:
         self._refused: Counter[str] = Counter()
         self._refused_at = 0.0
         self._consumers: set[SqliteConsumer] = set()
+        self._watcher: Watcher | None = None
+        """Runs from the first consumer on."""
 
     async def __aenter__(self) -> Self:
         self._cleaner = ThreadPoolExecutor(1, "queue-janitor")
@@ -86,6 +89,8 @@ class SqliteQueue:
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.get_running_loop().run_in_executor(None, writer.stop)
+        if self._watcher is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
         if self._cleaning is not None:
             await asyncio.wait([self._cleaning])
         try:
@@ -131,8 +136,7 @@ class SqliteQueue:
         self._failed = None
         self._room.wrote(written)
         self._look_soon()
-        for consumer in self._consumers:
-            consumer.wake()
+        self._wake()
 
     async def ping(self) -> None:
         if self._writer is None:
@@ -155,6 +159,9 @@ class SqliteQueue:
         consumer = SqliteConsumer(self._files, self._incarnation, subscription, self._settings.lease_ttl, self._forget)
         await consumer.join()
         self._consumers.add(consumer)
+        if self._watcher is None:
+            self._watcher = Watcher(self._path, asyncio.get_running_loop(), self._wake)
+            self._watcher.start()
         self._nudge()
         return consumer
 
@@ -225,6 +232,10 @@ class SqliteQueue:
 
     def _forget(self, consumer: SqliteConsumer) -> None:
         self._consumers.discard(consumer)
+
+    def _wake(self) -> None:
+        for consumer in self._consumers:
+            consumer.wake()
 
     def _nudge(self) -> None:
         for consumer in self._consumers:

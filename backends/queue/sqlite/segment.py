@@ -47,7 +47,7 @@ WHERE (SELECT closed FROM state) = 0 AND coalesce((SELECT max(base) FROM batches
 _LAST = "SELECT base, count, counts FROM batches ORDER BY base DESC LIMIT 1"
 _READ = """
 SELECT base, count, published_ms, size, counts, data FROM batches
-WHERE base >= coalesce((SELECT max(base) FROM batches WHERE base <= ?), 0) ORDER BY base
+WHERE base >= coalesce((SELECT max(base) FROM batches WHERE base <= ?1), 0) AND base + count > ?1 ORDER BY base
 """
 
 

@@ -14,8 +14,12 @@ while it is open, as another process would. The tests need at least ``PARTITIONS
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 import pytest
 
@@ -45,6 +49,16 @@ class QueueHarness(Protocol):
     async def pass_time(self, seconds: float) -> None:
         """Let delays and ages grow: move the backend's clock, or sleep."""
         ...
+
+
+class SharedQueueHarness(QueueHarness, Protocol):
+    """Of a queue that several processes use at once. Its time is the real one, and its lease time is short."""
+
+    url: str
+    """As a child process opens it."""
+    settings: dict[str, Any]
+    """Settings that a child needs, JSON-encodable."""
+    lease_ttl_s: float
 
 
 def publication(key: str, body: str = "", events: int = 1) -> Publication:
@@ -510,4 +524,136 @@ class QueueSuite:
                     await consumer.ack([stored(message) for message in found])
                     last = found[-1].body.decode() if found else last
             assert_adds_up(await until(lambda totals: totals.pending == 0, queue))
+            await consumer.close()
+
+
+class Child:
+    """A process that publishes or consumes, see ``queue_child``."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def line(self) -> str:
+        """The next line that it writes; "" when it has ended."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(LIMIT_S):
+            text = (await self.process.stdout.readline()).decode().strip()
+        if text:
+            self.lines.append(text)
+        return text
+
+    async def until(self, wanted: str) -> None:
+        while wanted not in self.lines:
+            assert await self.line(), f"it ended without saying {wanted!r}: {self.lines}"
+
+    async def until_lines(self, count: int) -> None:
+        while len(self.lines) < count:
+            assert await self.line(), f"it ended after {len(self.lines)} lines"
+
+    async def rest(self) -> list[str]:
+        """Everything that it wrote, once it has ended."""
+        while await self.line():
+            pass
+        await self.process.wait()
+        return self.lines
+
+    async def tell(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{text}\n".encode())
+        await self.process.stdin.drain()
+
+
+@asynccontextmanager
+async def child(harness: SharedQueueHarness, act: str, **options: object) -> AsyncIterator[Child]:
+    order = json.dumps({"url": harness.url, "settings": harness.settings, "act": act, **options})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tracardi_lite.testing.queue_child",
+        order,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    started = Child(process)
+    try:
+        yield started
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await started.rest()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+class SharedQueueSuite:
+    """Several processes on one queue, and what happens when one of them dies or is paused."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def harness(self) -> SharedQueueHarness:
+        raise NotImplementedError("the subclass provides it")
+
+    async def test_processes_share_the_work_and_a_killed_consumer_s_part_is_done_by_the_others(
+        self, harness: SharedQueueHarness
+    ) -> None:
+        async with (
+            harness.open() as queue,
+            child(harness, "publish", name="a", count=150) as one,
+            child(harness, "publish", name="b", count=150) as two,
+            child(harness, "consume") as victim,
+            child(harness, "consume") as heir,
+        ):
+            ours: list[str] = []
+            seen = asyncio.create_task(victim.until_lines(20))
+            while not seen.done():  # bounded by the limit of each line
+                ours.append(f"ours-{len(ours)}")
+                await queue.publish(publication(f"key-{len(ours) % 40}", ours[-1]))
+            await seen
+            victim.process.send_signal(signal.SIGKILL)
+            published = [*ours, *await one.rest(), *await two.rest()]
+            totals = await until(lambda totals: totals.pending == 0, queue)
+            assert totals.stored == totals.received == len(published)
+            assert_adds_up(totals)
+            heir.process.terminate()
+            done = {*await victim.rest(), *await heir.rest()}
+            assert done <= set(published)
+            # The acknowledgement in which the victim died, of up to ten, may be missing from what it said.
+            assert len(set(published) - done) <= 10
+
+    async def test_what_a_killed_publisher_was_told_is_kept(self, harness: SharedQueueHarness) -> None:
+        async with harness.open() as queue:
+            async with child(harness, "publish", name="a", count=1_000_000) as publisher:
+                for _ in range(100):
+                    await publisher.line()
+                publisher.process.send_signal(signal.SIGKILL)
+                told = await publisher.rest()
+            totals = await queue.totals()
+            assert totals.received >= len(told) >= 100
+            consumer = await queue.subscribe(SUBSCRIPTION)
+            assert set(told) <= set(bodies(await take(consumer, totals.received)))
+            await consumer.close()
+        async with harness.open() as queue:
+            assert (await queue.totals()).received == totals.received
+
+    async def test_a_paused_consumer_can_not_acknowledge_what_has_moved(self, harness: SharedQueueHarness) -> None:
+        async with harness.open() as queue:
+            for number in range(8):
+                await queue.publish(publication(f"key-{number}", f"{number}"))
+            async with child(harness, "hold", count=8) as paused:
+                await paused.until("holding")
+                paused.process.send_signal(signal.SIGSTOP)
+                await harness.pass_time(harness.lease_ttl_s)
+                consumer = await queue.subscribe(SUBSCRIPTION)
+                again = await take(consumer, 8)
+                assert sorted(bodies(again)) == [f"{number}" for number in range(8)]
+                paused.process.send_signal(signal.SIGCONT)
+                await paused.tell("ack")
+                await paused.until("lost")
+                assert (await queue.totals()).stored == 0
+                await consumer.ack([stored(message) for message in again])
+            totals = await until(lambda totals: totals.pending == 0, queue)
+            assert totals.stored == 8
+            assert_adds_up(totals)
             await consumer.close()
