@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -76,16 +77,12 @@ def salvage(folder: Path, name: Name, clock: Clock, *, alone: bool = False) -> N
 def _replace(folder: Path, name: Name, names: list[Name], clock: Clock, alone: bool) -> None:
     path = folder / name.file
     is_last = name == names[-1]
-    db = connect(path, synchronous="FULL")
-    db.execute("PRAGMA wal_autocheckpoint=0")
-    try:
-        if is_last and not _close(db) and not alone:
+    following = None if is_last else _start_of_next(folder, names[names.index(name) + 1])
+    with _opened(path) as (db, is_original):
+        if is_last and not alone and not (is_original and _close(db)):
             raise Unavailable("queue", f"{name.file} is damaged; restart all processes to salvage it", 30.0)
-        following = None if is_last else _start_of_next(folder, names[names.index(name) + 1])
         start = _start_of(db, folder, name, names, clock)
         rows = _readable(db, following.base if following else start.base + UNKNOWN_TAIL)
-    finally:
-        db.close()
     end, counts = (rows[-1].end, rows[-1].counts) if rows else (start.base, start.counts)
     segments.create(folder, Name(name.number, name.generation + 1), start, iter(rows))
     if is_last:
@@ -104,6 +101,41 @@ def _replace(folder: Path, name: Name, names: list[Name], clock: Clock, alone: b
         messages_lost=sum(counts.messages) - sum(start.counts.messages) - read,
         tail_unknown=is_last,
     )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """The damaged file; or, if its first page is what is damaged, a copy with a new one, and False."""
+    try:
+        db = connect(path, synchronous="FULL")
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        is_original = True
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        is_original = False
+        copy = path.with_name(f".{path.name}.first-page")
+        _renew_first_page(path, copy)
+        db = connect(copy, synchronous="OFF")
+    try:
+        yield db, is_original
+    finally:
+        db.close()
+        if not is_original:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{copy}{suffix}").unlink(missing_ok=True)
+
+
+def _renew_first_page(path: Path, copy: Path) -> None:
+    """The first page holds the header and the schema, which are the same in every segment but for three numbers."""
+    for suffix in ("", "-wal"):
+        if Path(f"{path}{suffix}").exists():
+            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    page = bytearray(segments.first_page(path.with_name(f".{path.name}.model")))
+    page[92:96] = page[24:28]  # "the size below was valid at this change counter", which SQLite checks
+    page[28:32] = (path.stat().st_size // segments.PAGE_SIZE).to_bytes(4, "big")
+    with copy.open("r+b") as file:
+        file.write(page)
 
 
 def _close(db: sqlite3.Connection) -> bool:

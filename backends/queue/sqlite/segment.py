@@ -224,6 +224,16 @@ def create(folder: Path, name: Name, start: Start, rows: Iterator[Row] | None = 
         temporary.unlink(missing_ok=True)
 
 
+def first_page(scratch: Path) -> bytes:
+    """Of an empty segment, made for a moment at ``scratch``."""
+    try:
+        _fill(scratch, Start(0, Counts.zero(1), 0, ""), None)
+        with scratch.open("rb") as file:
+            return file.read(PAGE_SIZE)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def _fill(path: Path, start: Start, rows: Iterator[Row] | None) -> None:
     db = connect(path, synchronous="FULL", create=True)
     try:
