@@ -21,10 +21,14 @@ from tracardi_lite.pipeline.mapping import apply_to_profile
 from tracardi_lite.pipeline.system_events import VISIT_ENDED
 from tracardi_lite.pipeline.values import parse_time
 from tracardi_lite.pipeline.work import Item, Work
-from tracardi_lite.ports.store import Kind, Outcome, Record, RecordWrite
+from tracardi_lite.ports.store import Kind, Record, RecordWrite
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+VISITS_NOTED = 16
+"""Latest visits of a session whose first message is noted: more than can begin before a message is redelivered."""
 
 
 class Slot(Struct):
@@ -104,10 +108,9 @@ def open_session(slot: Slot, work: Work) -> dict[str, Any]:
 
 
 def fold_session(slot: Slot, close_after_s: float) -> None:
-    """Take the slot's messages into the session; sets ``starts_visit`` of those that begin one."""
+    """Take the slot's messages into the session, and note which of them began its visits."""
     assert slot.doc is not None
     for work in slot.works:
-        work.starts_visit = False
         if slot.knows(work):
             continue
         types = {item.type for item in work.accepted}
@@ -116,19 +119,40 @@ def fold_session(slot: Slot, close_after_s: float) -> None:
             continue
         head, payload = work.incoming.head, work.incoming.payload
         ends = VISIT_ENDED in types
-        work.starts_visit = not makes and not ends and sessions.visit_starts(slot.doc, head.received_ms, close_after_s)
+        starts = not makes and not ends and sessions.visit_starts(slot.doc, head.received_ms, close_after_s)
         if not makes or ends:
             sessions.touch_session(
                 slot.doc,
                 head.received_ms,
                 context=_telling(payload.context),
                 properties=decode_object(payload.properties),
-                starts_visit=work.starts_visit,
+                starts_visit=starts,
                 ends_visit=ends,
             )
+        if makes or starts:
+            _note_visit(slot.doc, work)
         if work.profile_id is not None:
             slot.doc["profile"] = {"id": work.profile_id}
         slot.mark(work)
+
+
+def begun_visit(session: dict[str, Any] | None, work: Work) -> int:
+    """Which of its session's visits the message has begun, 1 for the first; 0: none.
+
+    The stored session is the judge, since messages that came by different keys may be worked on at once; so visits
+    are told of and counted only after it is stored, and again, without effect, when the message is redelivered.
+    """
+    if session is None:
+        return 0
+    ordinal = session["metadata"]["system"]["aux"].get("begun", {}).get(work.place, 0)
+    return ordinal if type(ordinal) is int else 0
+
+
+def _note_visit(session: dict[str, Any], work: Work) -> None:
+    begun = session["metadata"]["system"]["aux"].setdefault("begun", {})
+    begun[work.place] = sessions.visits(session)
+    while len(begun) > VISITS_NOTED:
+        del begun[next(iter(begun))]
 
 
 def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any]]) -> None:
@@ -148,22 +172,11 @@ def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any
         profiles.refresh_derived(slot.doc)
 
 
-def counts_visit(work: Work) -> bool:
-    """Whether the message adds a visit to its profile.
-
-    Two messages of a new session that came by different keys may be worked on at once, and both would begin its first
-    visit: whose visit-started event is stored, or else who claimed the session, has begun it.
-    """
-    if work.visit is not None and work.visit.verdict is not None:
-        return work.visit.verdict.outcome is not Outcome.EXISTS
-    return work.claimed_session if work.opens_session else work.starts_visit
-
-
 def _apply(
     profile: dict[str, Any], work: Work, accepted: list[Item], session: dict[str, Any] | None, book: TypeBook
 ) -> None:
     head, payload = work.incoming.head, work.incoming.payload
-    if counts_visit(work):
+    if begun_visit(session, work):
         profiles.visit(profile, head.received_ms, contexts.timezone(decode_object(payload.context)))
     if payload.profile is not None and payload.profile.ids:
         profiles.add_ids(profile, payload.profile.ids)

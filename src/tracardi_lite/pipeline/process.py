@@ -2,7 +2,9 @@
 
 Every step may be done again. Events are create-only, records are compare-and-set and carry watermarks, entries name who
 claimed them; so a crash between any two steps, or an exception out of here, is repaired by processing the messages once
-more. The order is events, then profiles, then sessions: what the later ones count, the earlier ones have stored.
+more. The order is events, then sessions, then profiles: what the later ones count, the earlier ones have stored. (A
+session says which messages began its visits; if profiles came first, two messages of a session that are worked on at
+once could both count its first visit, or, when one dies in between, neither.)
 
 A batch makes one look-up, one claim, one read and one write per kind, whatever its size; chunks and repetitions are
 the flusher's. Bounds: ``WRITE_TRIES_MAX`` rounds of compare-and-set, ``ROUNDS_MAX`` fresh starts when records vanish.
@@ -11,7 +13,9 @@ the flusher's. Bounds: ``WRITE_TRIES_MAX`` rounds of compare-and-set, ``ROUNDS_M
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import structlog
 from msgspec import Struct, field
@@ -23,7 +27,7 @@ from tracardi_lite.flush.flusher import Flusher
 from tracardi_lite.flush.retry import Backoff, pause
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.partitioning import partition_of
-from tracardi_lite.pipeline import apply, events, profile, session, system_events
+from tracardi_lite.pipeline import apply, events, profile, system_events
 from tracardi_lite.pipeline.apply import Slot
 from tracardi_lite.pipeline.decode import decode
 from tracardi_lite.pipeline.events import TypeBook
@@ -125,13 +129,12 @@ class Processor:
         profiles, sessions = _slots(works, records)
         self._build(works, profiles, sessions)
         await self._create(works)
-        for slot in sessions.values():
-            apply.fold_session(slot, self._settings.close_visit_after)
-        await self._start_visits(works, sessions)
-        for slot in profiles.values():
-            apply.fold_profile(slot, self._book, _documents(sessions))
-        await self._put("profile", profiles, sessions, records)
-        await self._put("session", sessions, sessions, records)
+        fold_session = partial(apply.fold_session, close_after_s=self._settings.close_visit_after)
+        await self._put("session", sessions.values(), records, fold_session)
+        known = {slot.id: slot.doc for slot in sessions.values() if slot.doc is not None}
+        await self._tell_visits(works, known)
+        fold_profile = partial(apply.fold_profile, book=self._book, session_of=known)
+        await self._put("profile", profiles.values(), records, fold_profile)
 
     # events
 
@@ -178,7 +181,7 @@ class Processor:
             _add(work, system_events.profile_created(work, self._book, shared))
         if work.opens_session:
             _add(work, system_events.session_opened(work, self._book, shared))
-            work.visit = _add(work, system_events.visit_started(work, 1, self._book, shared))
+            _add(work, system_events.visit_started(work, 1, self._book, shared))
 
     async def _create(self, works: Sequence[Work]) -> None:
         """Write all events that have no verdict yet."""
@@ -204,43 +207,33 @@ class Processor:
         elif item.verdict.outcome is Outcome.NEVER:
             log.error("system_event_lost", type=item.type, id=item.id, reason=item.verdict.reason)
 
-    async def _start_visits(self, works: Sequence[Work], sessions: dict[tuple[str, str], Slot]) -> None:
-        """Tell of the next visits of known sessions, which only the accepted events decide."""
+    async def _tell_visits(self, works: Sequence[Work], sessions: Mapping[str, dict[str, Any]]) -> None:
+        """Tell of the visits after a session's first: which message begins one is known when the session is stored."""
         if not self._settings.system_events:
             return
-        begun: dict[tuple[str, str], int] = {}
         for work in works:
-            if not work.starts_visit or not work.saves_events or work.shared is None:
+            if work.session_id is None or work.shared is None or not work.saves_events:
                 continue
-            key = session_key(work)
-            slot = sessions[key]
-            if key not in begun:
-                # The document stands at the last visit of the batch; count back to the first.
-                assert slot.doc is not None
-                begun[key] = session.visits(slot.doc) - sum(other.starts_visit for other in slot.works)
-            begun[key] += 1
-            work.visit = _add(work, system_events.visit_started(work, begun[key], self._book, work.shared))
+            ordinal = apply.begun_visit(sessions.get(work.session_id), work)
+            if ordinal > 1:
+                _add(work, system_events.visit_started(work, ordinal, self._book, work.shared))
         await self._create(works)
 
     # records
 
-    async def _put(
-        self,
-        kind: Kind,
-        slots: dict[tuple[str, str], Slot],
-        sessions: dict[tuple[str, str], Slot],
-        records: Records,
-    ) -> None:
-        """Write what has changed; what somebody else changed meanwhile is read and folded again."""
-        waiting = [slot for slot in slots.values() if slot.dirty]
+    async def _put(self, kind: Kind, slots: Iterable[Slot], records: Records, fold: Callable[[Slot], None]) -> None:
+        """Fold the messages into their records and write what has changed; what somebody else changed meanwhile is
+        read and folded again."""
+        waiting = list(slots)
         for attempt in range(WRITE_TRIES_MAX):
-            if not waiting:
-                return
             if attempt:
-                self._metrics.profile_conflicts.add(len(waiting) if kind == "profile" else 0)
+                if kind == "profile":
+                    self._metrics.profile_conflicts.add(len(waiting))
                 await pause(self._stop, self._clock, CONFLICT_BACKOFF.pause_s(attempt))
-                await self._refold(kind, waiting, sessions, records)
-                waiting = [slot for slot in waiting if slot.dirty]
+                await self._refresh(kind, waiting, records)
+            for slot in waiting:
+                fold(slot)
+            waiting = [slot for slot in waiting if slot.dirty]
             writes = [slot.write() for slot in waiting]
             verdicts = await self._flusher.put(kind, writes)
             stale = []
@@ -254,12 +247,11 @@ class Processor:
                 else:
                     _give_up(slot, verdict.reason)
             waiting = stale
-        if waiting:
-            raise Unavailable("store", f"a {kind} changes faster than it can be written")
+            if not waiting:
+                return
+        raise Unavailable("store", f"a {kind} changes faster than it can be written")
 
-    async def _refold(
-        self, kind: Kind, stale: Sequence[Slot], sessions: dict[tuple[str, str], Slot], records: Records
-    ) -> None:
+    async def _refresh(self, kind: Kind, stale: Sequence[Slot], records: Records) -> None:
         await records.reload(kind, [(slot.id, slot.partition) for slot in stale])
         known = records.profiles if kind == "profile" else records.sessions
         for slot in stale:
@@ -267,12 +259,6 @@ class Processor:
             if record is None:
                 raise _Vanished
             slot.restart(record)
-            if kind == "session":
-                apply.fold_session(slot, self._settings.close_visit_after)
-            else:
-                apply.fold_profile(slot, self._book, _documents(sessions))
-        if kind == "session":
-            await self._start_visits([work for slot in stale for work in slot.works], sessions)
 
     # outcomes
 
@@ -304,7 +290,7 @@ def _slots(works: Sequence[Work], records: Records) -> tuple[dict[tuple[str, str
     profiles: dict[tuple[str, str], Slot] = {}
     sessions: dict[tuple[str, str], Slot] = {}
     for work in works:
-        work.opens_profile = work.opens_session = work.starts_visit = False
+        work.opens_profile = work.opens_session = False
         if work.profile_entry is not None:
             key = profile_key(work)
             if key not in profiles:
@@ -318,17 +304,10 @@ def _slots(works: Sequence[Work], records: Records) -> tuple[dict[tuple[str, str
     return profiles, sessions
 
 
-def _add(work: Work, event: Item) -> Item:
-    """Add a system event, once; the one that the message has."""
-    for known in work.system:
-        if known.id == event.id:
-            return known
-    work.system.append(event)
-    return event
-
-
-def _documents(sessions: dict[tuple[str, str], Slot]) -> dict[str, dict[str, object]]:
-    return {slot.id: slot.doc for slot in sessions.values() if slot.doc is not None}
+def _add(work: Work, event: Item) -> None:
+    """Add a system event, unless the message has it from before a fresh start."""
+    if all(known.id != event.id for known in work.system):
+        work.system.append(event)
 
 
 def _give_up(slot: Slot, reason: str) -> None:

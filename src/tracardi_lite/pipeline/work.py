@@ -78,10 +78,6 @@ class Work(Struct):
     opens_profile: bool = False
     """Its profile's record is to be made from this message."""
     opens_session: bool = False
-    starts_visit: bool = False
-    """It is the first of a known session's next visit."""
-    visit: Item | None = None
-    """The visit-started event that it makes, if it makes one."""
     # the end
     dead: str = ""
     """Why the whole message died, if it did."""
@@ -104,9 +100,10 @@ class Work(Struct):
         return bool(self.incoming.head.save & SAVE_EVENTS)
 
     @property
-    def claimed_session(self) -> bool:
-        """Whether this message is the first of its session; true again when it is redelivered."""
-        return self.session_entry is not None and self.session_entry.message == self.incoming.head.id
+    def place(self) -> str:
+        """Where the message stands, for ever; a replay of it stands elsewhere."""
+        message = self.incoming.message
+        return f"{message.stream}@{'.'.join(map(str, message.position))}"
 
     @property
     def accepted(self) -> list[Item]:
