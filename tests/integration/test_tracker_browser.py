@@ -259,6 +259,26 @@ async def test_a_page_that_goes_while_the_server_is_away_leaves_its_events_to_th
     await page.wait_for_function(f"{QUEUED} === 0")
 
 
+async def test_a_hidden_page_does_not_repeat_a_call_whose_answer_takes_long(world: World) -> None:
+    page = await world.open("window.tracker.track('page-view');")
+    await world.events(1)
+    await page.wait_for_function(f"{QUEUED} === 0")
+    world.collector.gate.clear()
+    await page.evaluate(
+        """window.tracker.track('hidden-soon');
+           Object.defineProperty(document, "visibilityState", { value: "hidden" });
+           document.dispatchEvent(new Event("visibilitychange"));
+           setTimeout(() => { window.patient = true }, 4000);"""
+    )
+    await eventually(lambda: len(world.collector.calls) == 2)
+    await page.wait_for_function("window.patient")
+    await page.evaluate("window.tracker.flush()")
+    world.collector.gate.set()
+    await world.events(2)
+    await page.wait_for_function(f"{QUEUED} === 0")
+    assert set(world.collector.seen.values()) == {1}
+
+
 async def test_offline_and_back(world: World) -> None:
     page = await world.open("window.tracker.track('page-view');")
     await world.events(1)

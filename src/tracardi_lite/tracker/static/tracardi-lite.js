@@ -318,6 +318,7 @@
   const claim = () => {
     let wait = Infinity;
     for (const key of parcels()) {
+      if (sending.has(key)) continue;
       const parcel = read(key);
       const now = Date.now();
       if (!parcel?.b || now - parcel.t > AGE_MAX_MS) {
@@ -371,7 +372,7 @@
     const paused = parcels().some((key) => ((parcel) => parcel?.p && parcel.l > Date.now())(read(key)));
     for (const key of made) {
       if (paused) continue;
-      if ("keepalive" in Request.prototype) send(key);
+      if ("keepalive" in Request.prototype) send(key).then(drain);
       else navigator.sendBeacon(config.tracker.url.api + "/track", bodyOf(read(key)));
     }
     for (const key of [...made, ...sending]) {
