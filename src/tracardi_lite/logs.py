@@ -108,8 +108,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
     """Whether a fault that aiohttp reports is the server's. What it could not parse it has answered with a 400; an
     error and a traceback for each would let anybody who can connect fill a disk with them."""
     error = record.exc_info[1] if record.exc_info else None
-    status = getattr(error, "code", 500)
-    return not (isinstance(status, int) and 400 <= status < 500)
+    while error is not None:
+        status = getattr(error, "code", None)
+        if isinstance(status, int) and 400 <= status < 500:
+            return False
+        error = error.__cause__
+    return True
 
 
 def _for_programs() -> list[Any]:

@@ -113,7 +113,7 @@ class Load:
     async def _post_one(self) -> None:
         random_ = self._random
         own_ids = random_.random() < 0.5
-        # A post without a session gets one from the server, another with each try: so only what is sent once may be one.
+        # Without a session the server makes one, another with each try: so only what is sent once may come without.
         session = random_.choice(self._names) if own_ids or random_.random() < 0.8 else None
         events = [make_event(random_, own_ids) for _ in range(random_.choice(list(self.sizes)))]
         body = self._body(session, events)

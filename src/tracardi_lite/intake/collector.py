@@ -19,6 +19,7 @@ from tracardi_lite.errors import BadInput, Full, TryLater
 from tracardi_lite.intake import answer, webhook
 from tracardi_lite.intake.admission import Admission, Visitor
 from tracardi_lite.intake.decode import Decoded, EventError, all_refused, decode, not_an_object
+from tracardi_lite.intake.headers import readable
 from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Gate, Sources
 from tracardi_lite.metrics import Metrics
@@ -122,7 +123,7 @@ class Collector:
         if redirect is None:
             raise BadInput(404, f"Unknown redirect '{request.match_info['redirect_id'][:100]}'.")
         gate = await self._gate(request, redirect.source.id, 1, "redirect")
-        session = request.match_info.get("session_id") or request.cookies.get(SESSION_COOKIE, "")
+        session = request.match_info.get("session_id") or readable(request.cookies.get(SESSION_COOKIE, ""))
         try:
             posted = await self._properties(request) if request.can_read_body else {}
         except BadInput:
@@ -252,7 +253,7 @@ class Collector:
         for name, value in request.headers.items():
             name = name.lower()
             if name not in SENSITIVE and len(headers) < HEADERS_KEPT_MAX:
-                headers[name] = value
+                headers[name] = readable(value)
         return Visitor(self._ip(request), headers)
 
     def _ip(self, request: web.Request) -> str | None:
@@ -260,7 +261,7 @@ class Collector:
             # The first hop of a list is the client, as the proxy that we are told to trust wrote it.
             forwarded = request.headers.get(self._ip_header, "").partition(",")[0].strip()
             if forwarded:
-                return forwarded[:64]
+                return readable(forwarded)[:64]
         return request.remote
 
     @staticmethod

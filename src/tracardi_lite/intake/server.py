@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from tracardi_lite.intake import answer
+from tracardi_lite.intake.headers import readable
 from tracardi_lite.intake.health import Health
 
 Asset = Callable[[str], tuple[bytes, str, str] | None]
@@ -66,7 +67,7 @@ async def _healthcheck(request: web.Request) -> web.Response:
     except web.RequestPayloadError:
         return answer.json_answer({"detail": "The body can't be read."}, 400)
     headers = {
-        name.lower(): value
+        name.lower(): readable(value)
         for name, value in request.headers.items()
         if name.lower() not in ("authorization", "cookie")
     }
@@ -105,7 +106,20 @@ def add_tracker_routes(app: web.Application, asset: Asset, directory: str) -> No
 def finish(app: web.Application) -> None:
     """Add what must come last: preflight for every path, JSON for unknown ones, CORS on every answer."""
     app.router.add_route("*", "/{path:.*}", _nowhere)
+    for route in app.router.routes():
+        # There is no other way to say it once for all routes.
+        route._expect_handler = _expect
     app.on_response_prepare.append(_add_cors)
+
+
+async def _expect(request: web.Request) -> None:
+    """aiohttp's own repeats what was expected, and fails with a 500 when that is not UTF-8."""
+    if request.version >= HttpVersion11:
+        if request.headers[hdrs.EXPECT].lower() != "100-continue":
+            raise web.HTTPExpectationFailed
+        # Not counted: aiohttp takes a writer that has written for a response that has begun.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 async def _nowhere(request: web.Request) -> web.Response:
