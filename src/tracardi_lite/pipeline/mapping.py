@@ -71,6 +71,12 @@ def apply_to_profile(
     return changed
 
 
+def unfit_operands(event_type: EventType, event: dict[str, Any], warnings: list[str]) -> None:
+    """Say what of the event does not fit the profile's fields: what ``apply_to_profile`` will leave out."""
+    for op in event_type.ops:
+        _operand(op, event, warnings)
+
+
 def _operand(op: Op, event: dict[str, Any], warnings: list[str] | None) -> Any:
     value = MISSING if op.source is None else get(event, op.source)
     if value is MISSING or value is None:

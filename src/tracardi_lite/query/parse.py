@@ -27,7 +27,7 @@ TERMS_MAX = 200
 
 _OPERATORS: dict[str, Operator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 # Quotes, backslashes and brackets can't be in a name, so a store may put it into its own path language.
-_FIELD = re.compile(r"(?:(?:event|profile|session)@)?(?P<path>[\w$/+@-]+(?:\.[\w$/+@-]+)*)")
+_FIELD = re.compile(r"(?:(?P<root>event|profile|session)@)?(?P<path>[\w$/+@-]+(?:\.[\w$/+@-]+)*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _INT64 = 1 << 63
 _FOUND: dict[TokenKind, str] = {
@@ -47,11 +47,15 @@ _FOUND: dict[TokenKind, str] = {
 }
 
 
-def parse(text: str) -> Where | None:
-    """The clause that a text means; None for an empty one. ``BadInput`` 422 says where, and what was expected."""
+def parse(text: str, *, rooted: bool = False) -> Where | None:
+    """The clause that a text means; None for an empty one. ``BadInput`` 422 says where, and what was expected.
+
+    ``rooted``: the text is about an event and what belongs to it, so ``profile@a`` is its field ``profile.a``, and not
+    a record's field ``a``.
+    """
     if len(text) > TEXT_MAX:
         raise BadInput(422, {"message": f"where: at most {TEXT_MAX} characters, not {len(text)}"})
-    parser = _Parser(tokens(text))
+    parser = _Parser(tokens(text), rooted)
     if parser.sees("end"):
         return None
     where = parser.any(parser.test)
@@ -61,8 +65,9 @@ def parse(text: str) -> Where | None:
 
 
 class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], rooted: bool) -> None:
         self._tokens = tokens
+        self._rooted = rooted
         self._next = 0
         self._depth = 0
         self._terms = 0
@@ -142,6 +147,8 @@ class _Parser:
         match = _FIELD.fullmatch(token.text)
         if match is None:
             raise fail(token.at, "a field's name: words joined by dots", "other characters in it")
+        if self._rooted and match["root"] in ("profile", "session"):
+            return f"{match['root']}.{match['path']}"
         return match["path"]
 
     def _membership(self, field: str) -> Where:
