@@ -43,19 +43,25 @@ def track_body(head: Head, errors: Sequence[EventError], events: Sequence[str] =
     )
 
 
+# What a page's script may read of an answer, beside its body.
+EXPOSED = "Retry-After, X-Process-Time, X-Context"
+
+
 def cors(request: web.BaseRequest) -> dict[str, str]:
     """The headers that let any page read an answer (§1.7); none for callers that aren't pages."""
     headers = request.headers
     origin = headers.get(hdrs.ORIGIN)
     if origin is None:
         return {}
+    allowed = {
+        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
+        hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
+        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,
+    }
     if hdrs.COOKIE in headers:
-        return {
-            hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
-            hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
-            hdrs.VARY: hdrs.ORIGIN,
-        }
-    return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*", hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true"}
+        allowed[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        allowed[hdrs.VARY] = hdrs.ORIGIN
+    return allowed
 
 
 def preflight(request: web.BaseRequest) -> web.Response:
