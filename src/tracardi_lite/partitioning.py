@@ -63,6 +63,14 @@ def previous(name: str) -> str:
     return partition_of(period, start - 1)
 
 
+def following(name: str) -> str:
+    """The partition after this one, of the same period. Raises ValueError where there is none (year 9999)."""
+    period, start = _parse(name)
+    # Longer than the longest period, shorter than it and the shortest next one together.
+    days = {"year": 367, "quarter": 93, "month": 32, "day": 1}[period]
+    return partition_of(period, start + days * 86_400_000)
+
+
 def newest_first(names: Iterable[str]) -> list[str]:
     """By the time at which they begin, latest first."""
     return sorted(names, key=starts_ms, reverse=True)

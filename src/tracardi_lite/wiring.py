@@ -28,6 +28,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "store": {
         "memory": "tracardi_lite.backends.store.memory:open_store",
         "sqlite": "tracardi_lite.backends.store.sqlite:open_store",
+        "elasticsearch": "tracardi_lite.backends.store.elasticsearch:open_store",
     },
     "cache": {"memory": "tracardi_lite.backends.cache.memory:open_cache"},
     "registry": {"sqlite": "tracardi_lite.backends.registry.sql:open_registry"},

@@ -1,8 +1,8 @@
 """Requests and their errors: the one module that knows the client library.
 
 ``call`` answers with a status and the body's bytes; every status is an answer, and only silence (refused, reset, timed
-out, TLS) is an exception: ``Unavailable``. ``ask`` is for calls that succeed or the whole operation can't: it decodes, and
-turns statuses into errors. Requests are tried on another node when one is silent, never on the same; pauses are the
+out, TLS) is an exception: ``Unavailable``. ``ask`` is for calls that succeed or the whole operation can't: it decodes,
+and turns statuses into errors. Requests are tried on another node when one is silent, never on the same; pauses are the
 caller's. Bounds: ``elastic_max_conn`` connections to a node, ``elastic_query_timeout`` seconds for an answer.
 """
 
@@ -22,8 +22,8 @@ from elastic_transport import (
     AsyncTransport,
     HttpHeaders,
     NodeConfig,
-    Serializer,
     SerializationError,
+    Serializer,
     TransportError,
 )
 from elastic_transport.client_utils import DEFAULT, DefaultType, basic_auth_to_header, parse_cloud_id
@@ -194,7 +194,7 @@ class Connection:
 
 
 def fail(answer: Answer) -> None:
-    """Nothing for a success. ``BadInput`` for a request that can't succeed, ``Full`` for a disk, else ``Unavailable``."""
+    """Nothing for a success; ``BadInput`` for what can't succeed, ``Full`` for a disk, else ``Unavailable``."""
     if answer.status < 300:
         return
     cause = answer.cause

@@ -49,7 +49,7 @@ def _object(**fields: Tree) -> Tree:
 
 
 def _keywords(*names: str) -> Tree:
-    return {name: KEYWORD for name in names}
+    return dict.fromkeys(names, KEYWORD)
 
 
 _GEO = _object(
@@ -105,7 +105,7 @@ def _event() -> Tree:
             **_keywords("ip", "status", "channel"),
             processed_by=_object(**_keywords("rules", "flows", "third_party")),
             instance=_object(**_keywords("id")),
-            **{name: FLAG for name in ("profile_less", "debug", "valid", "error", "warning", "merge")},
+            **dict.fromkeys(("profile_less", "debug", "valid", "error", "warning", "merge"), FLAG),
             aux=FLATTENED,
         ),
         "source": _object(**_keywords("id")),

@@ -224,3 +224,63 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Raise ``Unavailable`` or ``Full`` if a write would most likely fail now."""
         ...
+
+
+Tier = Literal["hot", "warm", "cold"]
+
+
+class Snapshot(Struct, frozen=True):
+    """A copy of one partition, kept outside the store's own nodes."""
+
+    name: str
+    kind: Kind
+    partition: str
+    state: Literal["success", "partial", "failed", "running"]
+    started_ms: int
+
+
+class Lifecycle(Protocol):
+    """What a store may offer beyond ``Store``, for partitions that age; ``lifecycle_of`` says whether it does.
+
+    Every step may be repeated: what is done already stays done. They take as long as the data is large, and wait for
+    their end; a call that is cancelled or ``Unavailable`` goes on in the store, and repeating it waits again.
+    ``BadInput`` for what the store is not set up for, or does not do to this kind.
+    """
+
+    async def move(
+        self,
+        kind: Kind,
+        name: str,
+        tier: Tier,
+        *,
+        read_only: bool = False,
+        merge: bool = False,
+        replicas: int | None = None,
+    ) -> bool:
+        """To nodes of a tier, or as near as there are any; False if there is no such partition.
+
+        ``read_only``: for partitions of events that get no more writes; profiles and sessions are written to for ever.
+        ``merge``: to as few files as can be. ``replicas``: further copies from now on; None: as it is.
+        """
+        ...
+
+    async def snapshot(self, kind: Kind, name: str) -> Snapshot:
+        """Make one; its state is never "running". ``BadInput`` 404 if there is no such partition."""
+        ...
+
+    async def restore(self, kind: Kind, name: str, snapshot: str = "") -> bool:
+        """Bring a dropped partition back, from its latest good snapshot or the one named; False if it is there."""
+        ...
+
+    async def snapshots(self) -> list[Snapshot]:
+        """All of this tenant's, oldest first."""
+        ...
+
+    async def drop_snapshot(self, snapshot: str) -> bool:
+        """False if there is none of that name."""
+        ...
+
+
+def lifecycle_of(store: Store) -> Lifecycle | None:
+    """The store's attribute ``lifecycle``, for stores that have the optional part of the port."""
+    return getattr(store, "lifecycle", None)

@@ -21,6 +21,9 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*")
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.IGNORECASE)
 
+_NODE = re.compile(r"(https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
+"""A node of a cluster. Credentials have settings of their own, since URLs end up in logs."""
+
 
 class Contradiction(Struct, frozen=True):
     key: str
@@ -63,6 +66,10 @@ def _forms(s: Settings) -> Iterator[Contradiction]:
         yield Contradiction("tenant_name", text)
     if not _HEADER.fullmatch(s.use_x_forwarded_ip):
         yield Contradiction("use_x_forwarded_ip", "expected the name of a header, such as x-forwarded-for")
+    for node in s.elastic_host.split(",") if s.elastic_host else ():
+        if not _NODE.fullmatch(node.strip()) or node.strip().isdigit():
+            yield Contradiction("elastic_host", "expected host, host:port or http(s)://host:port, separated by commas")
+            break
     for key in ("queue_url", "store_url", "cache_url", "registry_url"):
         if not _URL.fullmatch(getattr(s, key)):
             yield Contradiction(key, "expected a URL, such as sqlite: or memory:")

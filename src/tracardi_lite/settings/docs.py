@@ -61,8 +61,17 @@ def _cell(text: str) -> str:
 
 ROLE_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(section.title for section in sections()),
-    "api": ("Process", "Backends", "Collector", "Queue", "Partitions of the store", "Admin"),
-    "worker": ("Process", "Backends", "Collector", "Queue", "Workers", "Partitions of the store", "Admin"),
+    "api": ("Process", "Backends", "Elasticsearch", "Collector", "Queue", "Partitions of the store", "Admin"),
+    "worker": (
+        "Process",
+        "Backends",
+        "Elasticsearch",
+        "Collector",
+        "Queue",
+        "Workers",
+        "Partitions of the store",
+        "Admin",
+    ),
 }
 """Which sections a role's example shows: workers keep what the collector's and admin's settings say, too."""
 

@@ -93,6 +93,7 @@ class Section(Struct, frozen=True):
 _SECTION_STARTS = {
     "role": "Process",
     "queue_url": "Backends",
+    "elastic_host": "Elasticsearch",
     "body_max": "Collector",
     "queue_partitions": "Queue",
     "workers": "Workers",

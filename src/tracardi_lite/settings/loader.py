@@ -19,6 +19,7 @@ from tracardi_lite.errors import Misconfigured
 from tracardi_lite.settings import values
 from tracardi_lite.settings.checks import contradictions
 from tracardi_lite.settings.fields import FIELDS, PREFIX, Field
+from tracardi_lite.settings.implied import effective_urls
 from tracardi_lite.settings.schema import Settings
 
 CONFIG_ENV = PREFIX + "CONFIG"
@@ -106,6 +107,8 @@ def load(
             problems.append(Problem(given.key, f"expected {error}{_got(given)}", given.origin))
             wrong.add(key)
         origins[key], written[key] = given.origin, given.key
+    for key, (host, url) in effective_urls({**found, **dict.fromkeys(wrong)}).items():
+        found[key], origins[key] = url, origins[host]
     # Contradictions show up together with wrong values, save those that touch a wrong one: nobody knows yet what
     # it will be.
     for each in contradictions(Settings(**found)):

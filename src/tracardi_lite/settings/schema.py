@@ -99,9 +99,50 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     # --- backends ---
     queue_url: Annotated[str, Option(text="Queue backend: sqlite:, memory:, or a third party's scheme.")] = "sqlite:"
-    store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, …")] = "sqlite:"
+    store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, elasticsearch:, …")] = "sqlite:"
     cache_url: Annotated[str, Option(text="Cache backend: memory:, …")] = "memory:"
     registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, …")] = "sqlite:"
+
+    # --- Elasticsearch ---
+    elastic_host: Annotated[
+        str,
+        Option(
+            text="Elasticsearch's nodes: host, host:port or http(s)://host:port, separated by commas. Naming one makes "
+            "it the store, unless store_url says otherwise."
+        ),
+    ] = ""
+    elastic_scheme: Annotated[Literal["http", "https"], Option(text="For nodes that are named without one.")] = "http"
+    elastic_port: Annotated[int, Option(ge=1, le=65535, text="For nodes that are named without one.")] = 9200
+    elastic_http_auth_username: Annotated[str, Option(text="User; acts where there is a password.")] = "elastic"
+    elastic_http_auth_password: Annotated[str, Option(secret=True, text="Its password; empty: no basic auth.")] = ""
+    elastic_api_key: Annotated[
+        str, Option(secret=True, text="API key, as Elasticsearch encodes it, or its secret part where the id is given.")
+    ] = ""
+    elastic_api_key_id: Annotated[str, Option(text="The API key's id, where elastic_api_key is the secret part.")] = ""
+    elastic_cloud_id: Annotated[str, Option(text="Elastic Cloud's id of a deployment; takes the place of hosts.")] = ""
+    elastic_ca_file: Annotated[str, Option(text="Certificates to trust, PEM; empty: the system's.")] = ""
+    elastic_verify_certs: Annotated[bool, Option(text="no: take any certificate. For trials only.")] = True
+    elastic_max_conn: Annotated[int, Option(ge=1, le=1000, text="Connections to each node.")] = 25
+    elastic_http_compress: Annotated[
+        bool, Option(text="gzip requests and answers: less traffic for more CPU, for nodes that are far away.")
+    ] = False
+    elastic_query_timeout: Annotated[float, Option(unit="s", ge=1, le=600, text="Longest wait for an answer.")] = 12.0
+    elastic_bulks_max: Annotated[
+        int, Option(ge=1, le=64, text="Most bulk requests of a process in flight; fewer while Elasticsearch says 429.")
+    ] = 8
+    elastic_index_shards: Annotated[
+        int, Option(ge=1, le=1024, text="Primary shards of a partition; a change acts on partitions made after it.")
+    ] = 3
+    elastic_index_replicas: Annotated[
+        int, Option(ge=0, le=20, text="Copies of each shard in new partitions; 0 where there is one data node.")
+    ] = 1
+    elastic_snapshots: Annotated[
+        str,
+        Option(
+            text="Where snapshots go: fs:/a/folder/below/path.repo or s3://bucket/path (credentials are in the nodes' "
+            "keystore); empty: nowhere."
+        ),
+    ] = ""
 
     # --- the collector ---
     body_max: Annotated[
