@@ -167,6 +167,21 @@ async def test_waiting_for_an_event_ends_with_it_or_with_the_time() -> None:
     assert await task is True
 
 
+async def test_a_wait_can_be_cancelled_at_any_moment() -> None:
+    for turns in range(6):
+        clock, event = FakeClock(), asyncio.Event()
+        task = asyncio.create_task(wait(event, clock, 5.0))
+        await eventually(lambda clock=clock: clock.sleepers > 0)  # type: ignore[misc]
+        event.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            assert await task is True
+
+
 def test_a_pause_is_drawn_below_its_ceiling() -> None:
     backoff = Backoff(0.5, 30.0)
     assert [backoff.ceiling_s(n) for n in (1, 2, 3, 7, 1000)] == [0.5, 1.0, 2.0, 30.0, 30.0]

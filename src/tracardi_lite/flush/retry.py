@@ -8,7 +8,6 @@ ceiling that doubles from ``first_s`` to ``longest_s``. A part that names its ow
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 
@@ -50,11 +49,9 @@ async def wait(event: asyncio.Event, clock: Clock, seconds: float) -> bool:
     try:
         await asyncio.wait((waiter, timer), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (waiter, timer):
-            task.cancel()
-        for task in (waiter, timer):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        # Not awaited: a cancellation of this wait that came meanwhile would be taken for theirs, and lost.
+        waiter.cancel()
+        timer.cancel()
     return event.is_set()
 
 
