@@ -16,9 +16,11 @@ from tracardi_lite.pipeline import context as contexts
 from tracardi_lite.pipeline import profile as profiles
 from tracardi_lite.pipeline import session as sessions
 from tracardi_lite.pipeline import watermark
-from tracardi_lite.pipeline.events import TypeBook, decode_object, mapped
+from tracardi_lite.pipeline.event_parts import decode_object, mapped
 from tracardi_lite.pipeline.mapping import apply_to_profile
+from tracardi_lite.pipeline.rules import touch as rules
 from tracardi_lite.pipeline.system_events import VISIT_ENDED
+from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.pipeline.values import parse_time
 from tracardi_lite.pipeline.work import Item, Work
 from tracardi_lite.ports.store import Kind, Record, RecordWrite
@@ -99,7 +101,7 @@ def open_session(slot: Slot, work: Work) -> dict[str, Any]:
             ip=head.ip,
             headers=head.headers,
             channel=head.channel,
-            context=decode_object(payload.context),
+            context=decode_object(work.session_context),
             properties=decode_object(payload.properties),
             metadata=decode_object(payload.session.metadata) if payload.session is not None else None,
         )
@@ -124,7 +126,7 @@ def fold_session(slot: Slot, close_after_s: float) -> None:
             sessions.touch_session(
                 slot.doc,
                 head.received_ms,
-                context=_telling(payload.context),
+                context=_telling(work.session_context),
                 properties=decode_object(payload.properties),
                 starts_visit=starts,
                 ends_visit=ends,
@@ -184,8 +186,11 @@ def _apply(
     for item in accepted:
         event = payload.events[item.index]
         facts = book[event.type]
-        if facts.entry is not None and facts.entry.ops:
-            at_ms = head.received_ms if item.write is None else item.write.insert_ms
+        at_ms = head.received_ms if item.write is None else item.write.insert_ms
+        if item.touch is not None:
+            parts = sessions.session_event_part(session) if session is not None else {}
+            rules.fold(profile, item.touch, facts.entry, parts, at_ms / 1000, item.id)
+        elif facts.entry is not None and facts.entry.ops:
             whole = mapped(facts, event)
             if session is not None:
                 parts = sessions.session_event_part(session)
@@ -194,12 +199,17 @@ def _apply(
             apply_to_profile(profile, facts.entry, whole, at_ms / 1000, item.id)
     if session is not None and accepted:
         profiles.take_place(profile, session, head.received_ms / 1000, accepted[-1].id)
+    for item in accepted:
+        if item.touch is not None and item.touch.late:
+            rules.comply(profile, item.touch, head.received_ms / 1000, item.id)
     profiles.touch(profile, head.received_ms)
 
 
-def _telling(context: msgspec.Raw | msgspec.UnsetType) -> Any:
+def _telling(context: msgspec.Raw | msgspec.UnsetType | dict[str, Any]) -> Any:
     """A later hit's context, decoded only if it can tell something that a session may still lack."""
     if context is UNSET:
         return None
+    if isinstance(context, dict):
+        return context
     raw = bytes(context)
     return decode_object(context) if b'"utm"' in raw or b'"location"' in raw else None

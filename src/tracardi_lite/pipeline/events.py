@@ -2,9 +2,8 @@
 
 What all events of a message share (source, session, profile, device, request, most of the metadata) is encoded once per
 message, what all events of a type share once per type; per event its id, times and the raw properties, context and
-options are glued between. Properties are decoded only for types whose mapping asks for them, and a context only as far
-as its page. Anything that came from outside and is not a raw slice (already checked JSON) goes through the encoder, so
-that a record is valid JSON whatever was sent.
+options are glued between (``event_parts``). Anything that came from outside and is not a raw slice (already checked
+JSON) goes through the encoder, so that a record is valid JSON whatever was sent.
 """
 
 from __future__ import annotations
@@ -13,14 +12,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
 from tracardi_lite.pipeline import context as contexts
-from tracardi_lite.pipeline.event_types import BY_VISIT, EventType, EventTypes, event_name, normalise_type
-from tracardi_lite.pipeline.mapping import map_event
-from tracardi_lite.pipeline.paths import MISSING, get
+from tracardi_lite.pipeline.event_parts import decode_object, mapped, plain_parts, raw_part, touched_parts
+from tracardi_lite.pipeline.paths import MISSING
+from tracardi_lite.pipeline.rules.consents import Standing, of_consents
+from tracardi_lite.pipeline.rules.touch import (
+    Touch,
+    censored,
+    complete,
+    follow_consents,
+    touched,
+    warn_of_profile,
+    whole_event,
+)
+from tracardi_lite.pipeline.rules.view import View
 from tracardi_lite.pipeline.session import Session, session_event_part
-from tracardi_lite.pipeline.values import free_object, iso, parse_time, text
+from tracardi_lite.pipeline.type_book import Facts, TypeBook
+from tracardi_lite.pipeline.values import free_object, iso, parse_time
 from tracardi_lite.pipeline.work import Item, Shared, Work
 from tracardi_lite.ports.store import EventWrite
 from tracardi_lite.protocol import ids
@@ -29,65 +39,9 @@ from tracardi_lite.protocol.payload import EventIn, EventOptions
 ID_LENGTH_MAX = 256
 """Characters of a client's event id that is kept; Elasticsearch takes 512 bytes. Longer ones are replaced."""
 ID_BYTES_MAX = 512
-TYPES_MAX = 4096
-"""Event types whose constant parts are kept; further ones are made each time."""
-WARNINGS_MAX = 20
-"""Mapping warnings that are written into one event."""
 
 encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 _decode_options = msgspec.json.Decoder(EventOptions).decode
-
-_FINE = b',"valid":true,"error":false,"warning":false'
-_WARNED = b',"valid":true,"error":false,"warning":true'
-_NO_AUX = b"{}"
-
-
-class _Page(Struct):
-    page: Any = None
-
-
-_decode_page = msgspec.json.Decoder(_Page).decode
-
-
-class Facts(Struct, frozen=True):
-    """What is the same for every event of a type."""
-
-    type: str
-    entry: EventType | None
-    name: bytes
-    """``,"name":…,"type":…``"""
-    tags: bytes | None
-    """None: the event's own."""
-    maps: bool
-    """Whether its properties have to be decoded."""
-
-
-class TypeBook:
-    """Facts by type as it was sent, kept for ``TYPES_MAX`` spellings."""
-
-    def __init__(self, types: EventTypes) -> None:
-        self._types = types
-        self._facts: dict[str, Facts] = {}
-
-    def __getitem__(self, sent: str) -> Facts:
-        facts = self._facts.get(sent)
-        if facts is None:
-            facts = self._make(normalise_type(sent))
-            if len(self._facts) < TYPES_MAX:
-                self._facts[sent] = facts
-        return facts
-
-    def _make(self, type: str) -> Facts:
-        entry = self._types.get(type)
-        name = (entry.name if entry is not None else "") or event_name(type)
-        return Facts(
-            type=type,
-            entry=entry,
-            name=b',"name":%b,"type":%b' % (encode(name), encode(type)),
-            tags=_tags(entry.tags) if entry is not None and entry.tags else None,
-            maps=entry is not None and entry.needs_properties,
-        )
 
 
 def share(
@@ -143,12 +97,33 @@ def share(
     )
 
 
-def build(work: Work, book: TypeBook, shared: Shared) -> None:
-    """Make the message's own events: ``work.items`` and ``work.repeated``."""
+def look(work: Work, book: TypeBook) -> None:
+    """Take the message's events through the rules that look at what was sent: ``work.touches``. To be done once, before
+    anything is looked up."""
+    if book.rules.empty:
+        return
+    head, payload = work.incoming.head, work.incoming.payload
+    touches = {}
+    for index in work.incoming.indices:
+        event = payload.events[index]
+        facts = book[event.type]
+        rules = facts.rules.of(head.source) if facts.rules is not None else None
+        if rules is not None:
+            touches[index] = touched(rules, View(facts.type, event, payload, head))
+    work.touches = touches or None
+
+
+def build(work: Work, book: TypeBook, shared: Shared, standing: Standing | None = None) -> None:
+    """Make the message's own events: ``work.items`` and ``work.repeated``.
+
+    ``standing``: the consents of the message's profile so far, which its events move on; None where no rule asks for
+    them.
+    """
     head = work.incoming.head
     events = work.incoming.payload.events
     save = work.saves_events
     items = work.items
+    touches = work.touches
     seen: set[str] | None = None
     for index in work.incoming.indices:
         event = events[index]
@@ -168,55 +143,63 @@ def build(work: Work, book: TypeBook, shared: Shared) -> None:
         else:
             id = ids.event_id(head.id, index)
             quoted = b'"%b"' % id.encode()
-        options = _raw(event.options)
+        options = raw_part(event.options)
         item = Item(index, facts.type, id, None)
         items.append(item)
+        if touches is not None and (touch := touches.get(index)) is not None:
+            item.touch = touch
+            complete(touch, facts.entry, standing.given(shared.received_ms / 1000) if standing else frozenset())
+            warn_of_profile(touch, {"device": shared.device})
+        if standing is not None:
+            _follow(standing, event, facts, item.touch, shared)
         if save and not (b"saveEvent" in options and _decode_options(options).save_event is False):
-            item.write = _write(event, id, quoted, foreign, facts, options, shared)
+            item.write = _write(event, id, quoted, foreign, facts, options, shared, item.touch)
 
 
 def _write(
-    event: EventIn, id: str, quoted: bytes, foreign: bool, facts: Facts, options: bytes, shared: Shared
+    event: EventIn,
+    id: str,
+    quoted: bytes,
+    foreign: bool,
+    facts: Facts,
+    options: bytes,
+    shared: Shared,
+    touch: Touch | None = None,
 ) -> EventWrite:
     insert_ms = shared.received_ms
     times = shared.times
     if event.time is not None and (event.time.insert or event.time.create):
         insert_ms, times = _given_times(event, shared)
-    properties = _raw(event.properties)
-    context = _raw(event.context)
-    validity, aux, device, derived = _FINE, _NO_AUX, shared.device_part, b""
-    if facts.maps or b'"page"' in context:
-        validity, aux, device, derived = _derive(facts, properties, context, shared)
-    tags = facts.tags
-    if tags is None:
-        tags = _tags(event.tags) if event.tags else _NO_TAGS
+    parts = plain_parts(event, facts, shared) if touch is None else touched_parts(event, facts, shared, touch)
     doc = b"".join(
         (
             b'{"id":',
             quoted,
             facts.name,
-            shared.meta_open,
+            parts.meta_open,
             times,
             shared.meta_close,
-            validity,
+            parts.validity,
             b"}",
             shared.source_part,
             shared.common,
-            device,
+            parts.device,
             b',"properties":',
-            properties,
+            parts.properties,
             b',"context":',
-            context,
+            parts.context,
             b',"config":',
             options,
-            tags,
-            _journey(facts, shared.visits),
+            parts.tags,
+            parts.journey,
             b',"aux":',
-            aux,
-            derived or b',"traits":{},"hit":{},"data":{}',
+            parts.aux,
+            parts.derived,
             b"}",
         )
     )
+    if touch is not None and touch.late:
+        doc = censored(touch, doc)
     return EventWrite(
         id,
         shared.partition,
@@ -231,61 +214,12 @@ def _write(
     )
 
 
-def mapped(facts: Facts, event: EventIn, warnings: list[str] | None = None) -> dict[str, Any]:
-    """An event as its profile's rules see it: decoded properties and what the type derives from them."""
-    properties = decode_object(event.properties)
-    assert facts.entry is not None
-    return {**map_event(facts.entry, properties, warnings), "properties": properties}
-
-
-def decode_object(raw: Raw | UnsetType) -> Any:
-    """A raw part as Python values; {} for what is not there, null, or can't be held (numbers beyond a double)."""
-    try:
-        return (_decode(raw) or {}) if raw is not UNSET else {}
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-
-
-def _derive(facts: Facts, properties: bytes, context: bytes, shared: Shared) -> tuple[bytes, bytes, bytes, bytes]:
-    """(validity, aux, device, derived parts) of an event that has more than its raw parts."""
-    warnings: list[str] = []
-    parts: dict[str, Any] = {}
-    if facts.maps:
-        assert facts.entry is not None
-        parts = map_event(facts.entry, decode_object(Raw(properties)), warnings)
-    hit = _hit(context)
-    hit.update(parts.get("hit", {}))
-    device = shared.device_part
-    if "device" in parts:
-        device = b',"device":' + encode({**shared.device, **parts["device"]})
-    aux = {**parts.get("aux", {}), "warnings": warnings[:WARNINGS_MAX]} if warnings else parts.get("aux", {})
-    derived = {"traits": parts.get("traits", {}), "hit": hit, "data": parts.get("data", {})}
-    return _WARNED if warnings else _FINE, encode(aux), device, b"," + encode(derived)[1:-1]
-
-
-def _hit(context: bytes) -> dict[str, Any]:
-    """What the tracker says of the page: ``context.page``."""
-    if b'"page"' not in context:
-        return {}
-    try:
-        page = _decode_page(context).page
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    found = {
-        "name": text(get(page, ("title",))),
-        "url": text(get(page, ("url",))),
-        "referer": text(get(page, ("referer", "host"))),
-    }
-    return {key: value for key, value in found.items() if value is not MISSING}
-
-
-def _journey(facts: Facts, visits: int) -> bytes:
-    entry = facts.entry
-    if entry is None or not entry.state:
-        return b',"journey":{"state":null}'
-    if entry.state == BY_VISIT:
-        return b',"journey":{"state":"awareness"}' if visits <= 1 else b',"journey":{"state":"consideration"}'
-    return b',"journey":{"state":%b}' % encode(entry.state)
+def _follow(standing: Standing, event: EventIn, facts: Facts, touch: Touch | None, shared: Shared) -> None:
+    """Let the consents that the profile's next events are judged by move on with this one."""
+    if touch is not None:
+        follow_consents(touch, facts.entry, standing, whole_event(touch, {}), shared.received_ms / 1000)
+    elif facts.entry is not None and of_consents(facts.entry) is not None:
+        follow_consents(None, facts.entry, standing, mapped(facts, event), shared.received_ms / 1000)
 
 
 def _given_times(event: EventIn, shared: Shared) -> tuple[int, bytes]:
@@ -302,25 +236,10 @@ def _times(insert: bytes, create: bytes) -> bytes:
     return b'{"insert":"%b","create":"%b","update":null,"process_time":0,"total_time":0}' % (insert, create)
 
 
-def _tags(values: list[str]) -> bytes:
-    return b',"tags":' + encode({"values": values, "count": len(values)})
-
-
-_NO_TAGS = _tags([])
-
-
 def _is_usable(id: str) -> bool:
     if len(id) > ID_LENGTH_MAX or not id or id.isspace():
         return False
     return id.isascii() or len(id.encode()) <= ID_BYTES_MAX
-
-
-def _raw(part: Raw | UnsetType) -> bytes:
-    """The slice as it came; {} for nothing and for null."""
-    if part is UNSET:
-        return b"{}"
-    raw = bytes(part)
-    return b"{}" if raw == b"null" else raw
 
 
 def _request(work: Work) -> Mapping[str, Any]:

@@ -30,9 +30,11 @@ from tracardi_lite.partitioning import partition_of
 from tracardi_lite.pipeline import apply, events, profile, system_events
 from tracardi_lite.pipeline.apply import Slot
 from tracardi_lite.pipeline.decode import decode
-from tracardi_lite.pipeline.events import TypeBook
+from tracardi_lite.pipeline.event_parts import decode_object
 from tracardi_lite.pipeline.identify import Partitions, identify
 from tracardi_lite.pipeline.load import RecordCache, Records, profile_key, session_key
+from tracardi_lite.pipeline.rules.consents import Standing
+from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.pipeline.work import Item, Shared, Work
 from tracardi_lite.ports.cache import Cache
 from tracardi_lite.ports.queue import DeadLetter, Done, Message, Tally
@@ -96,9 +98,12 @@ class Processor:
         works: list[Work] = []
         for message in messages:
             try:
-                works.append(Work(decode(message)))
+                work = Work(decode(message))
             except BadInput as error:
                 self.bury(result, message, str(error.detail))
+                continue
+            events.look(work, self._book)
+            works.append(work)
         for _ in range(ROUNDS_MAX):
             try:
                 await self._settle(works, cache)
@@ -146,6 +151,7 @@ class Processor:
     ) -> None:
         """Make the events of each message; those of a batch that starts afresh are there already."""
         visits: dict[str, int] = {}
+        standings: dict[str, Standing] = {}
         for work in works:
             owner = profiles[profile_key(work)] if work.profile_entry is not None else None
             stay = sessions[session_key(work)] if work.session_entry is not None else None
@@ -165,10 +171,13 @@ class Processor:
                 session=stay_doc,
                 primary_id=owner_doc["primary_id"] if owner_doc is not None else None,
                 visits=count,
-                context=events.decode_object(work.incoming.payload.context) if stay_doc is None else None,
+                context=decode_object(work.session_context) if stay_doc is None else None,
                 partition=partition_of(self._settings.event_partitioning, work.incoming.head.received_ms),
             )
-            events.build(work, self._book, work.shared)
+            standing = None
+            if self._book.rules.guards_consents and owner is not None:
+                standing = standings.setdefault(owner.id, Standing(owner_doc))
+            events.build(work, self._book, work.shared, standing)
             self._announce(work, work.shared)
 
     def _announce(self, work: Work, shared: Shared) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracardi_lite.pipeline.events import TypeBook, build_system
+from tracardi_lite.pipeline.events import build_system
+from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.pipeline.work import Item, Shared, Work
 from tracardi_lite.protocol.ids import derive_uuid
 

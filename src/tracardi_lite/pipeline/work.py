@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, UnsetType, field
 
 from tracardi_lite.pipeline.decode import Incoming
+from tracardi_lite.pipeline.rules.touch import Touch
 from tracardi_lite.ports.queue import Tally
 from tracardi_lite.ports.store import Entry, EventWrite, Outcome, Verdict
 from tracardi_lite.protocol.envelope import SAVE_EVENTS, SAVE_PROFILE, SAVE_SESSION
@@ -49,6 +50,8 @@ class Item(Struct):
     write: EventWrite | None
     """None: not to be stored."""
     verdict: Verdict | None = None
+    touch: Touch | None = None
+    """The event under its rules; None when no rule touches it."""
 
     @property
     def accepted(self) -> bool:
@@ -60,6 +63,8 @@ class Item(Struct):
 
 class Work(Struct):
     incoming: Incoming
+    touches: dict[int, Touch] | None = None
+    """The events that rules touch, by their place in the body; None when there are none."""
     # identify
     profile_id: str | None = None
     """Whom it applies to, aliases resolved; None: no profile, or one that is not to be saved."""
@@ -83,6 +88,14 @@ class Work(Struct):
     """Why the whole message died, if it did."""
     lost: str = ""
     """Why one of its records can't be written though its events could."""
+
+    @property
+    def session_context(self) -> Raw | UnsetType | dict[str, Any]:
+        """The context of the call, which is the session's, as it came or as a rule has reshaped it."""
+        for touch in self.touches.values() if self.touches is not None else ():
+            if touch.session is not None:
+                return touch.session
+        return self.incoming.payload.context
 
     @property
     def saves_profile(self) -> bool:

@@ -22,10 +22,10 @@ from tracardi_lite.flush.health import WorkerHealth
 from tracardi_lite.flush.retry import Backoff, Stopped, pause
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes
-from tracardi_lite.pipeline.events import TypeBook
 from tracardi_lite.pipeline.hold import Hold
 from tracardi_lite.pipeline.lanes import Floor, Lane
 from tracardi_lite.pipeline.process import Processor
+from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.ports.cache import Cache
 from tracardi_lite.ports.queue import SUBSCRIPTION, Consumer, Queue
 from tracardi_lite.ports.store import Store
@@ -57,7 +57,8 @@ class Worker:
         self._cache = cache
         self._settings = settings
         self._clock = clock
-        self._book = TypeBook(event_types)
+        self.book = TypeBook(event_types)
+        """What is known of event types, and the rules: ``book.use`` takes other ones, at any time."""
         self._metrics = metrics
         self._backoff = backoff or Backoff(settings.retry_delay, settings.retry_delay_max)
         self._room = asyncio.Event()
@@ -115,7 +116,7 @@ class Worker:
         floor = Floor(
             hold=hold,
             processor=Processor(
-                self._store, self._cache, flusher, settings, self._clock, self._book, self._metrics, stop
+                self._store, self._cache, flusher, settings, self._clock, self.book, self._metrics, stop
             ),
             clock=self._clock,
             metrics=self._metrics,

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
 import structlog
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from tracardi_lite.pipeline.event_types import EventType
 from tracardi_lite.pipeline.mapping import apply_to_profile, map_event
@@ -24,13 +25,16 @@ from tracardi_lite.pipeline.rules.condition import Condition
 from tracardi_lite.pipeline.rules.consents import Standing, given_consents, of_consents
 from tracardi_lite.pipeline.rules.ruleset import Chosen, Compiled
 from tracardi_lite.pipeline.rules.traits import merged
-from tracardi_lite.pipeline.rules.view import View
+from tracardi_lite.pipeline.rules.view import View, decoded, encoded
 from tracardi_lite.ports.registry import Rule
 
 T = TypeVar("T")
 U = TypeVar("U")
 P = ParamSpec("P")
 log = structlog.get_logger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+_decode_parts = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _NOT_HELD = "its condition does not hold"
 _IS_INVALID = "the event is invalid, so it is mapped nowhere"
@@ -179,13 +183,18 @@ def warn_of_profile(touch: Touch, session_parts: dict[str, Any]) -> None:
             _guarded(touch, each, None, each.warn, event, touch.warnings)
 
 
-def censored(touch: Touch, record: dict[str, Any]) -> dict[str, Any]:
-    """The event's record without what may not be kept of its other parts."""
+def censored(touch: Touch, record: bytes) -> bytes:
+    """The event's record without what may not be kept of its other parts, of which only those named are decoded."""
+    parts = _decode_parts(record)
     for compliance in touch.late:
         for each in compliance.late:
-            if not each.stands(touch.given):
-                record = compliance.cleaned(record, each)
-    return record
+            root = each.path[0]
+            if each.stands(touch.given) or root not in parts:
+                continue
+            value, _ = decoded(parts[root])
+            cleaned = compliance.cleaned({root: value}, each)
+            parts[root] = Raw(encoded(cleaned.get(root, {})))
+    return _encode(parts)
 
 
 def fold(
@@ -212,11 +221,10 @@ def fold(
         _note(touch, each, matched, why if matched else _NOT_HELD)
 
 
-def comply(profile: dict[str, Any], touch: Touch, now: float, at: float, event_id: str) -> None:
+def comply(profile: dict[str, Any], touch: Touch, now: float, event_id: str) -> None:
     """Take away of the profile, in place, what may not be kept.
 
-    The customer's consents are those that the profile has by then and that hold ``now``; ``at`` is the event's time,
-    under which the change is noted. Both in seconds since the epoch.
+    The customer's consents are those that the profile has by then and that hold ``now``, in seconds since the epoch.
     """
     given = given_consents(profile.get("consents"), now)
     for compliance in touch.late:
@@ -227,7 +235,7 @@ def comply(profile: dict[str, Any], touch: Touch, now: float, at: float, event_i
             if cleaned is not profile:
                 # ``cleaned`` shares all but the way to the field; the record itself has to change.
                 profile[each.path[0]] = cleaned[each.path[0]]
-                profile["metadata"]["fields"][join(each.path)] = [at, event_id]
+                profile["metadata"]["fields"][join(each.path)] = [now, event_id]
 
 
 def _cleaned(touch: Touch, compliance: Compliance) -> list[str]:
