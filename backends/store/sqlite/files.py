@@ -40,6 +40,9 @@ Identity = tuple[int, int]
 class Files:
     """Used by all threads of a store; keeps nothing but the path."""
 
+    connection_class: type[sqlite3.Connection] = sqlite3.Connection
+    """What is opened: the seam at which tests put faults between the store and the disk."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -101,11 +104,11 @@ class Files:
             sync_folder(self.folder)
 
     @contextmanager
-    def lock(self, *, exclusive: bool, name: str = ".lock", wait_s: float = BUSY_S) -> Iterator[None]:
-        """A lock of the folder over threads and processes. ``Unavailable`` after ``wait_s``."""
+    def lock(self, *, exclusive: bool, name: str = ".lock", wait_s: float | None = None) -> Iterator[None]:
+        """A lock of the folder over threads and processes. ``Unavailable`` after ``wait_s`` (None: ``BUSY_S``)."""
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            deadline = time.monotonic() + wait_s
+            deadline = time.monotonic() + (BUSY_S if wait_s is None else wait_s)
             while True:
                 try:
                     fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -157,6 +160,7 @@ class Files:
             f"file:{quote(str(self.folder / name))}?mode={mode}",
             uri=True,
             timeout=BUSY_S,
+            factory=self.connection_class,
             cached_statements=_STATEMENTS,
             isolation_level=None,
             check_same_thread=False,
@@ -165,10 +169,10 @@ class Files:
 
 def prepare(connection: sqlite3.Connection, layout: schema.Layout) -> None:
     """Pragmas, and the tables if they are not there. A file whose making was cut short is made again."""
-    connection.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+    connection.execute(f"PRAGMA page_size = {layout.page_bytes}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {schema.WAL_BYTES // schema.PAGE_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {schema.WAL_BYTES // layout.page_bytes}")
     connection.execute(f"PRAGMA journal_size_limit = {schema.WAL_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{layout.cache_kib}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()

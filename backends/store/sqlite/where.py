@@ -49,10 +49,11 @@ def compiled(where: Where, layout: Layout, doc: str = DOC) -> Sql:
             return compiled(Not(Exists(field)), layout, doc)
         case Compare(field, "=" | "prefix", str()) if field in layout.columns:
             return _column(where, f"record.{layout.columns[field]}")
+        case Compare(field) if field == layout.time and (at_ms := _whole_ms(where)) is not None:
+            return f"record.at_ms {where.op} ?", [at_ms]
         case Compare(field):
             test, values = _item(where)
-            found: Sql = (_EACH.format(doc=doc, test=test), [json_path(field), *values])
-            return _narrowed(where, found) if field == layout.time else found
+            return _EACH.format(doc=doc, test=test), [json_path(field), *values]
 
 
 def json_path(field: str) -> str:
@@ -91,11 +92,9 @@ def _item(where: Compare) -> Sql:
     return "0", []
 
 
-def _narrowed(where: Compare, found: Sql) -> Sql:
-    """The same, told also to the index on the time: implied by the condition itself, so it changes no answer."""
-    date = dates.normal(where.value) if isinstance(where.value, str) and where.op != "prefix" else None
-    if date is None or where.op == "=":
-        return found
-    at_ms = dates.floor_ms(date)
-    sign = ">=" if where.op in (">", ">=") else "<="
-    return f"(record.at_ms {sign} ? AND {found[0]})", [at_ms, *found[1]]
+def _whole_ms(where: Compare) -> int | None:
+    """The time that ``at_ms`` is compared with; None where milliseconds are too coarse, or no times are ordered."""
+    if where.op in ("=", "prefix") or not isinstance(where.value, str):
+        return None
+    date = dates.normal(where.value)
+    return None if date is None or len(date.partition(".")[2]) > 3 else dates.floor_ms(date)
