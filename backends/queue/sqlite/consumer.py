@@ -159,6 +159,8 @@ class SqliteConsumer:
             held = eligible[offset]
             if self._leases.held.get(held.partition) is not held or not held.window.waits(offset):
                 continue
+            if self._waits_its_turn(held):
+                continue
             if record is None:
                 self._mourn(held, offset, 1, held.window.lose_waiting(offset))
             elif not budget.takes(record.size):
@@ -251,6 +253,10 @@ class SqliteConsumer:
     def _stops(self, held: Held) -> bool:
         if self._leases.held.get(held.partition) is not held or held.is_yielding or not held.window.has_room:
             return True
+        return self._waits_its_turn(held)
+
+    def _waits_its_turn(self, held: Held) -> bool:
+        """Of all isolated partitions one message is out at a time, or the wrong one would get the blame."""
         return held.is_isolated and any(other.is_isolated and other.window.out for other in self._leases.held.values())
 
     def _offer(self, held: Held, record: Record, found: list[Message]) -> None:

@@ -24,14 +24,17 @@ from msgspec import Struct, field
 from tracardi_lite.backends.queue.routing import fair_shares
 from tracardi_lite.backends.queue.sqlite.batch import Counts
 from tracardi_lite.backends.queue.sqlite.database import connect, translated
-from tracardi_lite.backends.queue.window import Passed
+from tracardi_lite.backends.queue.window import MESSAGES_MAX, Passed
 from tracardi_lite.errors import LeaseLost
 from tracardi_lite.ports.queue import DeadLetter
 
+NARROWER = 8
+"""When its holder dies, a partition's window becomes so much narrower, and wider again by what the cursor passes. So a
+message that kills its workers is alone after a few of them, gets its tries counted, and its neighbours get through."""
 REASONS_MAX = 64
 """Names in the count of refused events; further ones are counted as ``other``."""
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE meta (incarnation TEXT NOT NULL, partitions INTEGER NOT NULL, version INTEGER NOT NULL);
 CREATE TABLE subscriptions (
     name TEXT PRIMARY KEY,
@@ -49,7 +52,7 @@ CREATE TABLE partitions (
     events INTEGER NOT NULL,
     owner TEXT,
     fence INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
+    width INTEGER NOT NULL DEFAULT {MESSAGES_MAX},
     PRIMARY KEY (subscription, partition)
 ) WITHOUT ROWID;
 CREATE TABLE members (
@@ -80,8 +83,8 @@ class Lease(Struct):
     cursor: int
     messages: int
     events: int
-    crashes: int
-    """How often its holder died since the cursor last moved."""
+    width: int
+    """How many messages beyond the cursor may be worked on, see ``NARROWER``."""
     tries: dict[int, tuple[int, int]] = {}
     """Offset → tries, when due (ms since the epoch)."""
 
@@ -229,8 +232,8 @@ class Control:
                     continue
                 again += events - counts.events[partition]
                 self._db.execute(
-                    "UPDATE partitions SET cursor = ?, messages = ?, events = ?, owner = NULL, fence = fence + 1,"
-                    " crashes = 0 WHERE subscription = ? AND partition = ?",
+                    "UPDATE partitions SET cursor = ?, messages = ?, events = ?, owner = NULL, fence = fence + 1"
+                    " WHERE subscription = ? AND partition = ?",
                     (start, counts.messages[partition], counts.events[partition], subscription, partition),
                 )
                 self._db.execute(
@@ -302,7 +305,8 @@ class Control:
         ).fetchall()
         for name in {*dead, *(name for (name,) in silent)}:
             self._db.execute(
-                "UPDATE partitions SET owner = NULL, fence = fence + 1, crashes = crashes + 1 WHERE owner = ?", (name,)
+                "UPDATE partitions SET owner = NULL, fence = fence + 1, width = max(1, width / ?) WHERE owner = ?",
+                (NARROWER, name),
             )
             self._db.execute("DELETE FROM members WHERE member = ?", (name,))
 
@@ -317,7 +321,7 @@ class Control:
         if count <= 0:
             return taken
         rows = self._db.execute(
-            "SELECT partition, fence + 1, cursor, messages, events, crashes FROM partitions"
+            "SELECT partition, fence + 1, cursor, messages, events, width FROM partitions"
             " WHERE subscription = ? AND owner IS NULL ORDER BY partition LIMIT ?",
             (subscription, count),
         ).fetchall()
@@ -339,11 +343,12 @@ class Control:
         passed = save.passed
         moved = self._db.execute(
             "UPDATE partitions SET cursor = ?, messages = messages + ?, events = events + ?,"
-            " crashes = iif(?, 0, crashes) WHERE subscription = ? AND partition = ? AND fence = ?",
+            " width = min(?, width + ?) WHERE subscription = ? AND partition = ? AND fence = ?",
             (
                 passed.cursor,
                 passed.messages,
                 passed.events,
+                MESSAGES_MAX,
                 passed.messages,
                 subscription,
                 save.partition,

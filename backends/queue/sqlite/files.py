@@ -70,30 +70,39 @@ class Badge:
 
     def __init__(self, folder: Path, member: str) -> None:
         self._path = folder / MEMBERS / f"{member}.lock"
-        self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        unnamed = self._path.with_suffix(".new")
+        self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(self._path)  # only now, locked, can others take it for a dead one's
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
         os.close(self._lock)
 
 
-def dead_members(folder: Path, members: Sequence[str]) -> list[str]:
-    """Those of the members whose process is gone; one without a file is left to its expiry."""
+def dead_members(folder: Path) -> list[str]:
+    """Members whose process is gone. One without a badge is left to its expiry."""
     dead = []
-    for member in members:
+    for file in os.listdir(folder / MEMBERS):
+        if not file.endswith(".lock"):
+            continue
         try:
-            lock = os.open(folder / MEMBERS / f"{member}.lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(folder / MEMBERS / file, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            dead.append(member)
+            dead.append(file.removesuffix(".lock"))
         except BlockingIOError:
             pass
         finally:
             os.close(lock)
     return dead
+
+
+def forget_members(folder: Path, dead: Sequence[str]) -> None:
+    for member in dead:
+        (folder / MEMBERS / f"{member}.lock").unlink(missing_ok=True)
 
 
 def boot_id() -> str:

@@ -15,14 +15,11 @@ import structlog
 from msgspec import Struct
 
 from tracardi_lite.backends.queue.sqlite.control import Lease, Save, Standing
-from tracardi_lite.backends.queue.sqlite.files import Badge, Files, boot_id, dead_members
+from tracardi_lite.backends.queue.sqlite.files import Badge, Files, boot_id, dead_members, forget_members
 from tracardi_lite.backends.queue.window import MESSAGES_MAX, Window
 from tracardi_lite.errors import LeaseLost, TryLater
 from tracardi_lite.ports.queue import DeadLetter
 
-CRASHES_MAX = 5
-"""So many holders of a partition died without any progress: from then on its messages go out one at a time, each
-counted as a try before it goes, until the cursor moves. So one that kills its worker gets a name and a bound."""
 DELAY_MAX_S = 3600.0
 """Longest remaining delay that a new holder believes, since wall clocks jump."""
 PEERS_LOOK_S = 1.0
@@ -45,7 +42,11 @@ class Held(Struct, eq=False):
     """Offset → tries, when due (monotonic), of messages that an earlier holder put back."""
     is_yielding: bool = False
     """Above this member's share: nothing more is delivered, and it is given up when nothing is out."""
-    is_isolated: bool = False
+
+    @property
+    def is_isolated(self) -> bool:
+        """So many died of it that its messages go out one at a time, each counted as a try before it goes."""
+        return self.window.messages_max == 1
 
 
 class Leases:
@@ -177,9 +178,7 @@ class Leases:
             if self._letters.get(id) is letters[id]:
                 del self._letters[id]
         for held, save in zip(moved, taken, strict=True):
-            if held.is_isolated and save.passed.messages:
-                held.is_isolated = False
-                held.window.messages_max = MESSAGES_MAX
+            held.window.messages_max = min(held.window.messages_max + save.passed.messages, MESSAGES_MAX)
 
     def _let_go(self) -> None:
         """Not knowing what was lost, let go of all: what was done here and could not be said comes again."""
@@ -207,9 +206,10 @@ class Leases:
     def _stand(self, fences: dict[int, int]) -> tuple[Standing, list[int]]:
         """In the files thread."""
         files = self._files
-        dead = dead_members(files.folder, self._peers)
+        dead = dead_members(files.folder)
         now = files.clock.monotonic()
         standing = files.control.sync(self.subscription, self._member, fences, dead, self._boot, now, self._ttl_s)
+        forget_members(files.folder, dead)
         starts = []
         for lease in standing.taken:
             end = files.reader.end()
@@ -223,6 +223,5 @@ class Leases:
             offset: (count, now + min(max(due_ms - now_ms, 0) / 1000, DELAY_MAX_S))
             for offset, (count, due_ms) in lease.tries.items()
         }
-        isolated = lease.crashes >= CRASHES_MAX
-        window = Window(start, messages_max=1 if isolated else MESSAGES_MAX)
-        return Held(lease.partition, lease.fence, window, lease.messages, lease.events, tries, is_isolated=isolated)
+        window = Window(start, messages_max=lease.width)
+        return Held(lease.partition, lease.fence, window, lease.messages, lease.events, tries)
