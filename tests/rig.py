@@ -49,7 +49,8 @@ class Rig:
         self.store = MemoryStore()
         self.log = MemoryLog(self.settings.queue_partitions)
         self.queue = MemoryQueue(self.log, self.settings, self.clock)
-        self.sent: dict[str, dict[str, Any]] = {}
+        self.silent: Counter[str | None] = Counter()
+        """Messages that hold a visit-ended, by session: they make no system events, and one may open its session."""
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
@@ -94,6 +95,7 @@ class Rig:
         if events is None:
             events = [{"type": type, "properties": {"n": f"{number}-{i}"}} for i, type in enumerate(types)]
         id = message or f"m{number}"
+        self.silent[session] += any(event.get("type") == "visit-ended" for event in events)
         body = {"source": {"id": "default"}, "events": events, **(payload or {})}
         fields = {"received_ms": RECEIVED_MS + number, "source": "default", "channel": "Web", "instance": "i", **head}
         made = Head(id=id, session=session, profile=profile, save=save, **fields)
@@ -189,31 +191,34 @@ class Rig:
             if profile["stats"]["counters"]["events"] != counted[profile["id"]]:
                 yield f"{profile['id']} counts {profile['stats']} and has {counted[profile['id']]} events"
         if self.settings.system_events:
-            for problem in _system_problems(all_events, profiles, await self.records("session")):
+            for problem in _system_problems(all_events, profiles, await self.records("session"), self.silent):
                 yield problem
 
 
 def _system_problems(
-    events: list[dict[str, Any]], profiles: list[dict[str, Any]], sessions: list[dict[str, Any]]
+    events: list[dict[str, Any]],
+    profiles: list[dict[str, Any]],
+    sessions: list[dict[str, Any]],
+    silent: Counter[str | None],
 ) -> Iterator[str]:
     system = [event for event in events if event["source"]["id"].startswith("@")]
     created = Counter(event["profile"]["id"] for event in system if event["type"] == "profile-created")
     opened = Counter(event["session"]["id"] for event in system if event["type"] == "session-opened")
     visits = Counter(event["session"]["id"] for event in system if event["type"] == "visit-started")
     owners = Counter(event["profile"]["id"] for event in system if event["type"] == "visit-started")
-    # A message that holds a visit-ended makes no system events, and may have been its session's first.
-    silent = [event for event in events if event["type"] == "visit-ended"]
-    silent_sessions = {event["session"]["id"] for event in silent}
-    silent_profiles = Counter(event["profile"]["id"] for event in silent)
+    silent_profiles: Counter[str] = Counter()
+    for session in sessions:
+        if session["profile"]:
+            silent_profiles[session["profile"]["id"]] += silent[session["id"]]
     for profile in profiles:
         id, visit = profile["id"], profile["metadata"]["time"]["visit"]
-        if created[id] != 1 and not (id in silent_profiles and created[id] == 0):
+        if created[id] != 1 and not (silent_profiles[id] and created[id] == 0):
             yield f"{id} was created {created[id]} times"
         if not owners[id] <= visit["count"] <= owners[id] + silent_profiles[id]:
             yield f"{id} has {visit}, events say {owners[id]}"
     for session in sessions:
         id, count = session["id"], session["metadata"]["aux"]["visits"]
-        if opened[id] != 1 and not (id in silent_sessions and opened[id] == 0):
+        if opened[id] != 1 and not (silent[id] and opened[id] == 0):
             yield f"{id} was opened {opened[id]} times"
-        if count - visits[id] not in ((0, 1) if id in silent_sessions else (0,)):
+        if count - visits[id] not in ((0, 1) if silent[id] else (0,)):
             yield f"{id} has {count} visits, events say {visits[id]}"
