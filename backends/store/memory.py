@@ -48,7 +48,7 @@ _RETRY_AFTER_S = 5.0
 
 def open_store(url: str, settings: Settings) -> MemoryStore:
     """``memory:`` or ``memory:?bytes_max=1000000``."""
-    text = parse_qs(urlsplit(url).query).get("bytes_max", [str(_BYTES_MAX)])[-1]
+    text = parse_qs(urlsplit(url).query, keep_blank_values=True).get("bytes_max", [str(_BYTES_MAX)])[-1]
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise Misconfigured("store_url", f"bytes_max is {text!r}.", "Give a whole number of bytes.")
     return MemoryStore(int(text))

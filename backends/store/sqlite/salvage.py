@@ -25,8 +25,8 @@ from tracardi_lite.backends.store.sqlite import faults, files, schema
 from tracardi_lite.backends.store.sqlite.files import Files, Identity
 from tracardi_lite.ports.store import Kind
 
-LOST_MAX = 100_000
-"""Unreadable ranges of one row, at some 20 µs each: a few seconds, then the rest is given up."""
+LOST_MAX = 50_000
+"""Unreadable ranges of one row, at some 60 µs each: a few seconds, then the rest is given up."""
 
 ROWS_MAX = 1 << 26
 """More rows than a partition has (a hundred gigabytes); empty ranges are passed over in steps of thousands."""
@@ -71,6 +71,8 @@ def _open_damaged(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=files.BUSY_S, isolation_level=None)
     try:
         connection.execute("PRAGMA cell_size_check = ON")
+        # Otherwise a file that is shorter than its header says (a torn one) can't be read at all.
+        connection.execute("PRAGMA writable_schema = ON")
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.DatabaseError as error:
         if not faults.is_damage(error):
@@ -110,6 +112,14 @@ class _Copy:
     def run(self, stopped: Callable[[], bool]) -> None:
         raise NotImplementedError
 
+    def _has(self, table: str) -> bool:
+        """False where even the list of tables can't be read: nothing can, then."""
+        try:
+            found = self._old.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        except sqlite3.DatabaseError:
+            return False
+        return bool(found[0])
+
     def _insert(self, table: str, rows: list[tuple[object, ...]]) -> None:
         if not rows:
             return
@@ -126,6 +136,8 @@ class _RecordCopy(_Copy):
     """By ranges of row numbers."""
 
     def run(self, stopped: Callable[[], bool]) -> None:
+        if not self._has("record"):
+            return
         columns = [row[1] for row in self._fresh.execute("PRAGMA table_info(record)")]
         self._select = f"SELECT {', '.join(columns)} FROM record NOT INDEXED WHERE seq BETWEEN ? AND ?"
         self._id, self._doc = columns.index("id"), columns.index("doc")
@@ -179,6 +191,8 @@ class _EntryCopy(_Copy):
     _STARTS = tuple(f"{prefix}:{number:03x}" for prefix in "kps" for number in range(4096))
 
     def run(self, stopped: Callable[[], bool]) -> None:
+        if not self._has("entry"):
+            return
         at, limit = "", _BATCH
         while not stopped():
             try:
