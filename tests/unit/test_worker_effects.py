@@ -152,6 +152,18 @@ async def test_a_duplicate_neither_ends_nor_begins_a_visit() -> None:
         await rig.audit()
 
 
+async def test_a_new_session_of_duplicates_alone_is_a_visit_all_the_same() -> None:
+    async with Rig() as rig:
+        await rig.send(events=[{"type": "page-view", "id": "mine"}], session="s1")
+        await rig.drain()
+        await rig.send(events=[{"type": "page-view", "id": "mine"}], session="s2")
+        await rig.drain()
+
+        assert (await rig.system_events())["visit-started"] == 2
+        assert (await rig.record("profile", "p1"))["stats"] == {"visits": 2, "views": 1, "counters": {"events": 1}}
+        await rig.audit()
+
+
 async def test_a_long_silence_begins_the_next_visit() -> None:
     async with Rig(close_visit_after=60) as rig:
         await rig.send("page-view", received_ms=1_800_000_000_000)

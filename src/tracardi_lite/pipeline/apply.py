@@ -165,9 +165,9 @@ def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any
             continue
         accepted = work.accepted
         makes = work.opens_profile and slot.record is None
-        if not accepted and not makes:
-            continue
         session = session_of.get(work.session_id) if work.session_id is not None else None
+        if not accepted and not makes and not begun_visit(session, work):
+            continue
         _apply(slot.doc, work, accepted, session, book)
         slot.mark(work)
     if slot.dirty:
