@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
+from os import environ
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,10 +18,10 @@ from tracardi_lite.settings import Settings
 SERVICE = Path(__file__).parents[1] / "services" / "service"
 
 
-def service(*arguments: str) -> dict[str, str]:
-    """``service("start", "elasticsearch")``: what it prints, as key → value."""
+def service(*arguments: str, **variables: str) -> dict[str, str]:
+    """``service("start", "elasticsearch", ELASTIC_PORT="19250")``: what it prints, as key → value."""
     command = [str(SERVICE), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environ | variables)
     assert done.returncode == 0, done.stderr
     return dict(pair.partition("=")[::2] for pair in done.stdout.split())
 

@@ -111,6 +111,9 @@ class _Node(AiohttpHttpNode):
         sent = cast(bytes, io.BytesIO(body)) if body is not None and len(body) >= _LARGE_BODY else body
         return await super().perform_request(method, target, sent, headers, request_timeout)
 
+    def _log_request(self, *arguments: object, **options: object) -> None:
+        """Nothing: the library would decode every body for it, and customers' data does not belong in logs."""
+
 
 class Connection:
     def __init__(self, url: str, settings: Settings) -> None:

@@ -55,8 +55,14 @@ class _Snapshots(Struct):
     snapshots: list[_Snapshot] = []
 
 
+class _Shards(Struct):
+    status: str = "yellow"
+    number_of_shards: int = 1
+    active_primary_shards: int = 0
+
+
 class _Health(Struct):
-    status: str = "red"
+    indices: dict[str, _Shards] = {}
 
 
 class IndexLifecycle:
@@ -129,10 +135,14 @@ class IndexLifecycle:
         await self._connection.do("POST", f"{self._path()}/{quote(named[-1])}/_restore", body)
         self._indices.forget(index)  # the next write looks at what came back: alias, mapping
         async for _ in self._pauses():
-            target = f"/_cluster/health/{quote(index)}?timeout=0s"
-            answer = await self._connection.ask(_Health, "GET", target, missing=_Health())
-            if answer.status != "red":
+            target = f"/_cluster/health/{quote(index)}?level=indices&timeout=0s"
+            health = await self._connection.ask(_Health, "GET", target, missing=_Health())
+            shards = health.indices.get(index, _Shards())
+            if shards.active_primary_shards == shards.number_of_shards:
                 return True
+            # A shard that is on its way from a snapshot is yellow; red is one that could not be taken from there.
+            if shards.status == "red":
+                raise Unavailable("store", f"Elasticsearch can't restore {index} from {named[-1]}")
         raise Unavailable("store", f"restoring {index} takes longer than {_WAIT_MAX_S:g} s")
 
     async def snapshots(self) -> list[Snapshot]:
