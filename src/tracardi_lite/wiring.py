@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "queue": {
         "memory": "tracardi_lite.backends.queue.memory:open_queue",
         "sqlite": "tracardi_lite.backends.queue.sqlite:open_queue",
+        "pulsar": "tracardi_lite.backends.queue.pulsar:open_queue",
     },
     "store": {
         "memory": "tracardi_lite.backends.store.memory:open_store",

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
+from tracardi_lite.backends.queue.window import Budget
 from tracardi_lite.ports.queue import Tally
 
 
@@ -37,7 +37,7 @@ class Item:
         self.tries = tries
         self.state = State.READY
         self.due = 0.0
-        self.tally: Tally | None = None
+        self.tally = Tally()
         self.message: Any = None
         self.entry: Any = None
 
@@ -60,6 +60,11 @@ class Lines:
         return sum(map(len, self._lines.values()))
 
     @property
+    def ready(self) -> int:
+        """Messages in the line of those that nothing holds back, about."""
+        return len(self._ready)
+
+    @property
     def has_trouble(self) -> bool:
         """Whether any message waits for a time, or for another."""
         return bool(self._troubled)
@@ -79,20 +84,19 @@ class Lines:
         else:
             self._ready.append(item)
 
-    def take(self, now: float) -> Iterator[Item]:
-        """The messages that may be delivered, in order within a key. What is not wanted is given back by ``untake``
-        before anything else is asked."""
+    def take(self, now: float, budget: Budget) -> list[Item]:
+        """The messages to deliver now, as many as the budget takes, in order within a key."""
+        found: list[Item] = []
         if self._troubled and (self._dirty or now >= self._next_due):
-            yield from self._of_troubled(now)
-        while self._ready:
-            item = self._ready.popleft()
+            self._take_troubled(now, budget, found)
+        while self._ready and not budget.spent:
+            item = self._ready[0]
             if item.state is State.READY:
-                self._deliver(item)
-                yield item
-
-    def untake(self, item: Item) -> None:
-        """It did not fit after all: it stays the next of its key."""
-        self._wait(item, 0.0)
+                if not budget.takes(item.size):
+                    break
+                self._deliver(item, found)
+            self._ready.popleft()
+        return found
 
     def done(self, item: Item) -> None:
         assert item.state is State.OUT
@@ -105,17 +109,9 @@ class Lines:
         self._dirty = True
 
     def put_back(self, item: Item, due: float, *, tried: bool) -> None:
+        """Let a delivered message wait until ``due``, and the later ones of its key behind it."""
         assert item.state is State.OUT
         item.tries += tried
-        self._wait(item, due)
-        for later in self._lines[item.key]:
-            if later.state is State.READY:
-                later.state = State.WAITS
-
-    def clear(self) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def _wait(self, item: Item, due: float) -> None:
         item.state = State.WAITS
         item.due = due
         self.waiting += 1
@@ -129,31 +125,26 @@ class Lines:
         self._troubled.add(key)
         self._dirty = True
 
-    def _deliver(self, item: Item) -> None:
+    def _deliver(self, item: Item, found: list[Item]) -> None:
         item.state = State.OUT
         item.due = 0.0
         self.waiting -= 1
         self.waiting_bytes -= item.size
+        found.append(item)
 
-    def _of_troubled(self, now: float) -> Iterator[Item]:
+    def _take_troubled(self, now: float, budget: Budget, found: list[Item]) -> None:
         self._next_due = float("inf")
         self._dirty = False
-        keys = sorted(self._troubled, key=lambda key: self._lines[key][0].position)
-        for place, key in enumerate(keys):
-            for item in self._walk(key, now):
+        for key in sorted(self._troubled, key=lambda key: self._lines[key][0].position):
+            if budget.spent:
                 self._dirty = True
-                yield item
-                if item.state is not State.OUT:  # it was given back: the rest of the line stays behind it
-                    break
-            else:
-                continue
-            if place < len(keys):
-                self._dirty = True
+                return
+            self._walk(key, now, budget, found)
 
-    def _walk(self, key: str, now: float) -> Iterator[Item]:
+    def _walk(self, key: str, now: float, budget: Budget, found: list[Item]) -> None:
         """Along a troubled key's line as far as it may be delivered."""
         waiting = False
-        for place, item in enumerate(list(self._lines[key])):
+        for place, item in enumerate(self._lines[key]):
             if item.state is State.OUT:
                 if item.tries:
                     return
@@ -164,9 +155,12 @@ class Lines:
                 return
             if item.tries and place:
                 return
-            self._deliver(item)
-            yield item
-            if item.tries:
+            if not budget.takes(item.size):
+                self._dirty = True
+                return
+            self._deliver(item, found)
+            if item.tries or budget.spent:
+                self._dirty = True
                 return
         if not waiting:
             self._troubled.discard(key)

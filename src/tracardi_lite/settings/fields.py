@@ -94,6 +94,8 @@ _SECTION_STARTS = {
     "role": "Process",
     "queue_url": "Backends",
     "elastic_host": "Elasticsearch",
+    "pulsar_host": "Pulsar",
+    "redis_host": "Redis",
     "body_max": "Collector",
     "queue_partitions": "Queue",
     "workers": "Workers",

@@ -98,9 +98,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     tenant_name: Annotated[str, Option(text="Tenant in index and partition names.")] = "8504a"
 
     # --- backends ---
-    queue_url: Annotated[str, Option(text="Queue backend: sqlite:, memory:, or a third party's scheme.")] = "sqlite:"
+    queue_url: Annotated[str, Option(text="Queue backend: sqlite:, memory:, pulsar:, redis:, or a third party's scheme.")] = "sqlite:"
     store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, elasticsearch:, …")] = "sqlite:"
-    cache_url: Annotated[str, Option(text="Cache backend: memory:, …")] = "memory:"
+    cache_url: Annotated[str, Option(text="Cache backend: memory:, redis:, …")] = "memory:"
     registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, …")] = "sqlite:"
 
     # --- Elasticsearch ---
@@ -143,6 +143,55 @@ class Settings(Struct, frozen=True, kw_only=True):
             "keystore); empty: nowhere."
         ),
     ] = ""
+
+    # --- Pulsar ---
+    pulsar_host: Annotated[
+        str,
+        Option(
+            text="Pulsar's brokers: pulsar://host:6650 or pulsar+ssl://host:6651, further hosts after commas. Naming one "
+            "makes it the queue, unless queue_url says otherwise."
+        ),
+    ] = ""
+    pulsar_api: Annotated[
+        str, Option(text="Its admin REST API: http://host:8080; empty: port 8080 (TLS: 8443) of the first broker.")
+    ] = ""
+    pulsar_auth_token: Annotated[str, Option(secret=True, text="Token (JWT) for both; empty: none.")] = ""
+    pulsar_cluster: Annotated[str, Option(text="Name of the cluster that a new tenant may use.")] = "standalone"
+    pulsar_tenant: Annotated[str, Option(text="Tenant of the topics.")] = "tracardi"
+    pulsar_system_namespace: Annotated[str, Option(text="Namespace of the topics.")] = "system"
+    pulsar_function_topic: Annotated[str, Option(text="The partitioned topic of the messages.")] = "functions"
+    pulsar_ca_file: Annotated[str, Option(text="Certificates to trust, PEM; empty: the system's.")] = ""
+    pulsar_verify_certs: Annotated[bool, Option(text="no: take any certificate. For trials only.")] = True
+    pulsar_message_ttl: Annotated[
+        int,
+        Option(unit="s", ge=0, text="After this long Pulsar drops a message that nobody worked on. 0: never."),
+    ] = 30 * 86400
+    pulsar_offload_threshold: Annotated[
+        int, Option(unit="bytes", ge=-1, text="A topic larger than this moves to cold storage, if there is any. -1: off.")
+    ] = -1
+    pulsar_offload_deletion_lag: Annotated[
+        int, Option(unit="s", ge=0, text="How long what was moved stays in hot storage as well.")
+    ] = 4 * 3600
+
+    # --- Redis ---
+    redis_host: Annotated[
+        str,
+        Option(
+            text="Redis: host, host:port, redis://host:port or rediss:// for TLS. Naming one makes it the cache, unless "
+            "cache_url says otherwise."
+        ),
+    ] = ""
+    redis_port: Annotated[int, Option(ge=1, le=65535, text="For a host that is named without one.")] = 6379
+    redis_username: Annotated[str, Option(text="User; empty: Redis's default one.")] = ""
+    redis_password: Annotated[str, Option(secret=True, text="Its password; empty: none.")] = ""
+    redis_db: Annotated[int, Option(ge=0, le=1023, text="Number of the database.")] = 0
+    redis_tls: Annotated[bool, Option(text="Speak TLS, also to a host that is named without rediss://.")] = False
+    redis_ca_file: Annotated[str, Option(text="Certificates to trust, PEM; empty: the system's.")] = ""
+    redis_verify_certs: Annotated[bool, Option(text="no: take any certificate. For trials only.")] = True
+    redis_prefix: Annotated[str, Option(text="Begins every key of ours, so that a Redis can be shared.")] = "tracardi-lite"
+    redis_timeout: Annotated[
+        float, Option(unit="s", ge=0.01, le=10, text="Longest the cache waits for Redis before it goes on without it.")
+    ] = 0.1
 
     # --- the collector ---
     body_max: Annotated[
@@ -242,6 +291,28 @@ class Settings(Struct, frozen=True, kw_only=True):
     close_visit_after: Annotated[
         int, Option(unit="s", ge=1, text="A visit is over after this long without an event.")
     ] = 1200
+    enable_event_validation: Annotated[bool, Option(text="Let validation rules act.")] = True
+    enable_event_reshaping: Annotated[bool, Option(text="Let reshaping rules act.")] = True
+    enable_event_mapping: Annotated[
+        bool, Option(text="Let mapping and to-profile rules act. The predefined event types are mapped all the same.")
+    ] = True
+    rules_cache_ttl: Annotated[
+        float,
+        Option(
+            env=(
+                "RULES_CACHE_TTL",
+                "EVENT_VALIDATION_CACHE_TTL",
+                "EVENT_METADATA_CACHE_TTL",
+                "EVENT_TO_PROFILE_COPY_CACHE_TTL",
+                "DATA_COMPLIANCE_CACHE_TTL",
+            ),
+            unit="s",
+            ge=0,
+            le=3600,
+            text="How long a changed rule may take to act, on any process. All kinds are read together: set one of "
+            "these names. 0: 0.2 s.",
+        ),
+    ] = 2.0
     event_types_file: Annotated[
         str, Option(text="JSON or TOML file of event types that join or replace the predefined ones; empty: none.")
     ] = ""

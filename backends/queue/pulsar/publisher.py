@@ -1,0 +1,94 @@
+"""Publishing to the partitions: one producer each, so that a key's partition is ours to choose and never moves.
+
+Bounds: ``IN_FLIGHT_MAX`` messages and the setting ``in_flight_max`` in bytes wait for their receipts; more is ``Full``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from tracardi_lite.backends.queue.pulsar import frame
+from tracardi_lite.backends.queue.pulsar.ledger import Ledger
+from tracardi_lite.backends.queue.pulsar.room import Room
+from tracardi_lite.backends.queue.pulsar.sender import Sender
+from tracardi_lite.backends.queue.routing import partition_of
+from tracardi_lite.errors import Full, TryLater
+from tracardi_lite.ports.queue import Publication
+
+IN_FLIGHT_MAX = 20_000
+
+
+class Publisher:
+    def __init__(self, senders: list[Sender], ledger: Ledger, bytes_max: int, room: Room) -> None:
+        self._senders = senders
+        self._ledger = ledger
+        self._bytes_max = bytes_max
+        self._room = room
+        self._known: set[tuple[bytes, int]] = set()
+        """Writers, by partition, that the journal knows."""
+        self._registering: dict[tuple[bytes, int], asyncio.Task[None]] = {}
+        self._items = 0
+        self._bytes = 0
+        self.uncertain = False
+        """The fate of some publication is unknown since this was last set to False."""
+
+    def check(self, size: int = 0) -> None:
+        """Raise ``Full`` or ``Unavailable`` if a publish would most likely fail now."""
+        for sender in self._senders:
+            sender.check()
+        self._check_bounds(size)
+
+    async def publish(self, publication: Publication) -> None:
+        number = partition_of(publication.key, len(self._senders))
+        counts = self._ledger.counts
+        payload = frame.encode(
+            counts.writer, publication.head, publication.body, publication.events, publication.replay
+        )
+        size = len(payload)
+        self._check_bounds(size)
+        self._items += 1
+        self._bytes += size
+        try:
+            receipt = self._senders[number].send(
+                payload,
+                publication.key,
+                partial(self._ledger.note_published, counts, number, publication.events, publication.replay),
+            )
+            receipt.add_done_callback(partial(self._landed, size))
+            self._room.sent(size)
+        except BaseException:
+            self._items -= 1
+            self._bytes -= size
+            raise
+        await receipt
+        if (counts.writer, number) not in self._known:
+            await self._register((counts.writer, number))
+
+    def _check_bounds(self, size: int) -> None:
+        if self._items >= IN_FLIGHT_MAX or (self._items and self._bytes + size > self._bytes_max):
+            raise Full("queue", "too much waits for Pulsar's receipt")
+        self._room.check()
+
+    def _landed(self, size: int, receipt: asyncio.Future[Any]) -> None:
+        self._items -= 1
+        self._bytes -= size
+        if receipt.cancelled():
+            return
+        error = receipt.exception()
+        if isinstance(error, TryLater):
+            self.uncertain = True
+
+    async def _register(self, key: tuple[bytes, int]) -> None:
+        """Wait until the journal knows that this writer writes to this partition."""
+        task = self._registering.get(key)
+        if task is None:
+            task = self._registering[key] = asyncio.create_task(self._ledger.report())
+            task.add_done_callback(partial(self._registered, key))
+        await asyncio.shield(task)
+
+    def _registered(self, key: tuple[bytes, int], task: asyncio.Task[None]) -> None:
+        del self._registering[key]
+        if not task.cancelled() and task.exception() is None:
+            self._known.add(key)
