@@ -22,7 +22,11 @@ import aiohttp
 PAUSE_S = 0.02
 """Between a failed try and the next: the server is away or full."""
 ANSWER_S = 20.0
-"""No answer may take longer; one that does is an error of its own (``Load.late``)."""
+"""No answer may take longer; one that does is an error of its own (``Load.unexpected``)."""
+
+
+RETURNING = 0.15
+"""The part of the posts that come from a known profile in a new session."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class Load:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._names = [f"session-{self.seed}-{number}" for number in range(self.sessions)]
+        self._visits = 0
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -116,12 +121,16 @@ class Load:
         # Without a session the server makes one, another with each try: so only what is sent once may come without.
         session = random_.choice(self._names) if own_ids or random_.random() < 0.8 else None
         events = [make_event(random_, own_ids) for _ in range(random_.choice(list(self.sizes)))]
-        body = self._body(session, events)
+        returning = self._returning() if session is not None and random_.random() < RETURNING else None
+        if returning is not None:
+            self._visits += 1
+            session = f"visit-{self.seed}-{self._visits}"
+        body = self._body(session, returning, events)
         self.perhaps |= {event.nonce: event for event in events}
         while True:
             refused = False
             try:
-                refused = await self._try(body, session, events)
+                refused = await self._try(body, session, returning, events)
             except aiohttp.ClientConnectorError:
                 refused = True  # nobody took it
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -135,7 +144,7 @@ class Load:
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def _try(self, body: dict[str, Any], session: str | None, events: list[Event]) -> bool:
+    async def _try(self, body: dict[str, Any], session: str | None, returning: str | None, events: list[Event]) -> bool:
         """Whether it was refused for now."""
         begun = time.monotonic()
         base = self._random.choice(list(self.bases()))
@@ -154,6 +163,8 @@ class Load:
         answered_session, profile = said["session"]["id"], said["profile"]["id"]
         if session is not None and answered_session != session:
             self.unexpected.append(f"sent session {session}, answered {answered_session}")
+        if returning is not None and profile != returning:
+            self.unexpected.append(f"sent profile {returning}, which was issued, and answered {profile}")
         self.profiles.setdefault(answered_session, set()).add(profile)
         for event in events:
             event.session, event.profile, event.task = answered_session, profile, said["task"]
@@ -161,13 +172,18 @@ class Load:
             del self.perhaps[event.nonce]
         return False
 
-    def _body(self, session: str | None, events: list[Event]) -> dict[str, Any]:
+    def _returning(self) -> str | None:
+        """A profile that was answered before, whose owner comes back with a new session."""
+        sessions = [session for session in self._names if session in self.profiles]
+        return min(self.profiles[self._random.choice(sessions)]) if sessions else None
+
+    def _body(self, session: str | None, returning: str | None, events: list[Event]) -> dict[str, Any]:
         body: dict[str, Any] = {"source": {"id": self.source}, "events": [as_sent(event) for event in events]}
         if session is not None:
             body["session"] = {"id": session}
-            known = self.profiles.get(session)
-            if known and self._random.random() < 0.5:
-                body["profile"] = {"id": next(iter(known))}
+            profile = returning or min(self.profiles.get(session, ()), default=None)
+            if profile is not None and (returning or self._random.random() < 0.5):
+                body["profile"] = {"id": profile}
         return body
 
 

@@ -112,6 +112,7 @@ class Judgement:
         yield from self._ids_are_unique()
         yield from self._one_profile_per_session(loads)
         yield from self._counters_are_exact()
+        yield from self._beginnings_are_told_once()
         yield from self._ledger_adds_up()
 
     def _exactly_once(self, obligations: dict[str, Event], perhaps: dict[str, Event]) -> Iterator[str]:
@@ -163,6 +164,24 @@ class Judgement:
             counter = profile["stats"]["counters"].get("events", 0)
             if counter != counted[id]:
                 yield f"profile {id} counts {counter} events and has {counted[id]}"
+
+    def _beginnings_are_told_once(self) -> Iterator[str]:
+        """The events that the server adds: one for each profile and session, and one for each visit counted."""
+        told = Counter((event["type"], event["profile"]["id"], event["session"]["id"]) for event in self.system)
+        created, opened, visits = Counter[str](), Counter[str](), Counter[str]()
+        for (type, profile, session), count in told.items():
+            created[profile] += count * (type == "profile-created")
+            opened[session] += count * (type == "session-opened")
+            visits[profile] += count * (type == "visit-started")
+        for id, profile in self.profiles.items():
+            if created[id] != 1:
+                yield f"profile {id} was created {created[id]} times"
+            counted = profile["metadata"]["time"]["visit"]["count"]
+            if counted != visits[id]:
+                yield f"profile {id} counts {counted} visits, and {visits[id]} were started"
+        for id in self.sessions:
+            if opened[id] != 1:
+                yield f"session {id} was opened {opened[id]} times"
 
     def _ledger_adds_up(self) -> Iterator[str]:
         totals = self.totals
