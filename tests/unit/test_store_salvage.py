@@ -8,10 +8,12 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tracardi_lite.backends.store.sqlite import SqliteStore, salvage
+from tracardi_lite.backends.store.sqlite.files import Files
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.ports.store import SAME, STORED, Claim, Entry, EventWrite, Outcome, Query, RecordWrite
 from tracardi_lite.testing.clock import eventually
@@ -275,3 +277,24 @@ async def test_a_write_to_a_damaged_profile_partition_is_told_to_come_again(fold
         # Lost ones are conflicts: the worker reads again, finds none, and makes them anew.
         assert second.count(Outcome.STORED) > 80
         assert set(second) == {Outcome.STORED, Outcome.CONFLICT}
+
+
+async def test_a_partition_that_is_dropped_during_its_salvage_stays_dropped(
+    folder: Path, events: list[EventWrite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, leaves = pages_of(folder / EVENTS, "record")
+    overwrite(folder / EVENTS, leaves[3], size, b"\0")
+    real = salvage._copied
+
+    def dropped_meanwhile(*args: Any) -> Any:
+        copied = real(*args)
+        assert Files(folder).remove(EVENTS)
+        return copied
+
+    monkeypatch.setattr(salvage, "_copied", dropped_meanwhile)
+    async with SqliteStore(folder) as store:
+        with pytest.raises(Unavailable):
+            await store.search("event", Query(limit=1000))
+        await until_salvaged(store)
+        assert await store.count("event") == 0
+        assert await store.create_events(events) == [STORED] * len(events)

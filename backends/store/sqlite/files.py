@@ -91,9 +91,14 @@ class Files:
             sync_folder(self.folder)
         return True
 
-    def replace(self, name: str, fresh: Path, aside: str) -> None:
-        """Keep a file and its log under another name, and put a complete and closed one in its place."""
+    def replace(self, name: str, expected: Identity, fresh: Path, aside: str) -> bool:
+        """Keep a file and its log under another name, and put a complete and closed one in its place.
+
+        False, and nothing changed, if the name no longer leads to the expected file (it was dropped meanwhile).
+        """
         with self.lock(exclusive=True):
+            if self.identity(name) != expected:
+                return False
             for suffix in ("", "-wal"):
                 if (self.folder / (name + suffix)).exists():
                     os.link(self.folder / (name + suffix), self.folder / (aside + suffix))
@@ -102,6 +107,7 @@ class Files:
                 (self.folder / (name + suffix)).unlink(missing_ok=True)
             os.rename(fresh, self.folder / name)
             sync_folder(self.folder)
+        return True
 
     @contextmanager
     def lock(self, *, exclusive: bool, name: str = ".lock", wait_s: float | None = None) -> Iterator[None]:

@@ -44,7 +44,7 @@ class Salvaged(Struct):
 
 
 def salvage(store_files: Files, file: str, damaged: Identity | None, stopped: Callable[[], bool]) -> Salvaged | None:
-    """Replace a file, if it is still the damaged one; None when another process already did, or ``stopped()``.
+    """Replace a file, if it is still the damaged one; None when it is gone or replaced already, or ``stopped()``.
 
     Raises sqlite3 errors and ``OSError`` of the fresh file (a full disk), ``Unavailable`` from waiting.
     """
@@ -52,18 +52,25 @@ def salvage(store_files: Files, file: str, damaged: Identity | None, stopped: Ca
         if stopped() or damaged is None or store_files.identity(file) != damaged:
             return None
         fresh = store_files.path(f"{file}.salvaged")
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{fresh}{suffix}").unlink(missing_ok=True)
+        _remove_all(fresh)
         old = _open_damaged(store_files.path(file))
         try:
             copy = _copied(old, fresh, file, store_files, stopped)
             if copy is None:
                 return None
             aside = f"{file}.corrupt-{time.time_ns() // 1_000_000}"
-            store_files.replace(file, fresh, aside)
+            if not store_files.replace(file, damaged, fresh, aside):
+                return None
         finally:
             old.close()
+            _remove_all(fresh)
     return Salvaged(copy.kept, copy.lost, aside)
+
+
+def _remove_all(path: Path) -> None:
+    """What an interrupted salvage leaves; nothing after one that succeeded."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _open_damaged(path: Path) -> sqlite3.Connection:

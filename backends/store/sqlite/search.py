@@ -108,8 +108,17 @@ def newest(connection: sqlite3.Connection, wanted: Condition, limit: int) -> lis
 def documents(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, bytes]:
     """By row number; one that was deleted meanwhile is missing. At most a page of a thousand."""
     marks = ",".join("?" * len(seqs))
-    found = connection.execute(f"SELECT seq, doc FROM record WHERE seq IN ({marks})", list(seqs))
-    return dict(found.fetchall())
+    sql = f"""
+        SELECT group_concat(seq || ' ' || length(doc)), group_concat(CAST(doc AS TEXT), '')
+        FROM record WHERE seq IN ({marks})"""
+    sizes, packed = connection.execute(sql, list(seqs)).fetchone()
+    found: dict[int, bytes] = {}
+    at = 0
+    for size in sizes.split(b",") if sizes else []:
+        seq, length = map(int, size.split())
+        found[seq] = packed[at : at + length]
+        at += length
+    return found
 
 
 def span(connection: sqlite3.Connection) -> tuple[int, int | None, int | None]:
@@ -130,8 +139,12 @@ def groups(connection: sqlite3.Connection, wanted: Condition, field: str, layout
 
 def steps(connection: sqlite3.Connection, wanted: Condition, first_ms: int, step_ms: int) -> dict[int, int]:
     """Counts by step."""
-    sql = f"SELECT (record.at_ms - ?) / ?, count(*) FROM record WHERE {wanted.sql} GROUP BY 1"
-    return dict(connection.execute(sql, [first_ms, step_ms, *wanted.values]).fetchall())
+    sql = f"""
+        SELECT json_group_array(json_array(step, number)) FROM (
+            SELECT (record.at_ms - ?) / ? AS step, count(*) AS number FROM record WHERE {wanted.sql} GROUP BY 1
+        )"""
+    (packed,) = connection.execute(sql, [first_ms, step_ms, *wanted.values]).fetchone()
+    return dict(msgspec.json.decode(packed, type=list[tuple[int, int]]))
 
 
 def grouped_steps(
@@ -145,13 +158,17 @@ def grouped_steps(
 ) -> dict[tuple[int, Group], int]:
     """Counts by step and value, of these values only."""
     source, values = _values(field, wanted, layout)
-    marks = ",".join(["(?, ?)"] * len(among))
+    marks = ",".join(["(?, ?, ?)"] * len(among))
     sql = f"""
-        SELECT (at_ms - ?) / ?, kind, value, count(*) FROM ({source})
-        WHERE (kind, value) IN (VALUES {marks}) GROUP BY 1, 2, 3"""
-    chosen = [part for group in among for part in group]
-    rows = connection.execute(sql, [first_ms, step_ms, *values, *chosen])
-    return {(step, _group(kind, value)): number for step, kind, value, number in rows}
+        WITH chosen (place, kind, value) AS (VALUES {marks})
+        SELECT json_group_array(json_array(step, place, number)) FROM (
+            SELECT (found.at_ms - ?) / ? AS step, place, count(*) AS number FROM ({source}) AS found
+            JOIN chosen ON chosen.kind = found.kind AND chosen.value = found.value GROUP BY 1, 2
+        )"""
+    chosen = [part for place, group in enumerate(among) for part in (place, *group)]
+    (packed,) = connection.execute(sql, [*chosen, first_ms, step_ms, *values]).fetchone()
+    counts = msgspec.json.decode(packed, type=list[tuple[int, int, int]])
+    return {(step, among[place]): number for step, place, number in counts}
 
 
 def group_name(group: Group) -> str | None:
