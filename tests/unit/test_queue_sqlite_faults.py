@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,33 @@ async def test_positions_are_not_used_again_after_a_damaged_end(tmp_path: Path) 
         while "d" not in names(after):
             after += await consumer.receive(10, 1 << 20, 1.0)
         assert {(m.stream, m.position) for m in after if names([m]) == ["d"]}.isdisjoint(before)
+        await consumer.close()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
+async def test_a_log_cut_short_by_a_crash_is_read_up_to_the_cut_and_no_position_is_used_again(
+    tmp_path: Path, kept: float
+) -> None:
+    """Worse than a crash may be: the disk lost what it had said was synced."""
+    async with opened(tmp_path / "alive") as queue:
+        await publish(queue, [f"{n}" for n in range(40)], 5000)
+        consumer = await queue.subscribe(SUBSCRIPTION)
+        messages = await take(consumer, 40)
+        await consumer.ack([stored(message) for message in messages[:20]])
+        shutil.copytree(tmp_path / "alive", tmp_path / "crashed")
+        await consumer.close()
+    (log,) = files(tmp_path / "crashed", "functions-*.db-wal")
+    os.truncate(log, int(log.stat().st_size * kept))
+    async with opened(tmp_path / "crashed") as queue:
+        assert_adds_up(await queue.totals())
+        await publish(queue, ["after"])
+        consumer = await queue.subscribe(SUBSCRIPTION)
+        seen: list[Message] = []
+        while "after" not in names(seen):
+            seen += await consumer.receive(100, 1 << 20, 1.0)
+        await consumer.ack([stored(message) for message in seen])
+        assert seen[-1].position > max(m.position for m in messages[:20] if m.stream == seen[-1].stream)
+        assert_adds_up(await until(lambda totals: totals.pending == 0, queue))
         await consumer.close()
 
 

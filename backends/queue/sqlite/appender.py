@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from tracardi_lite.backends.queue.sqlite import segment as segments
 from tracardi_lite.backends.queue.sqlite.batch import Frame
-from tracardi_lite.backends.queue.sqlite.database import Damaged, is_damage, is_failed_sync, is_gone, translated
+from tracardi_lite.backends.queue.sqlite.database import (
+    BUSY_TIMEOUT_S,
+    Damaged,
+    is_busy,
+    is_damage,
+    is_failed_sync,
+    is_gone,
+    translated,
+)
 from tracardi_lite.backends.queue.sqlite.salvage import salvage
 from tracardi_lite.backends.queue.sqlite.segment import End, Name, Segment, Start
 from tracardi_lite.clock import Clock
@@ -21,7 +32,12 @@ ATTEMPTS = 5
 CONTENDED_GROUPS = 256
 """After another process has come between, that many groups take the lock first instead of being refused late."""
 
+BUSY_MS = 5
+"""SQLite waits for a lock in growing sleeps of up to 100 ms; interrupted so often, they stay at 2 ms. Measured with two
+processes of 30 publishers each: the 99th percentile of a publish falls from 50 ms to 20 ms."""
+
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class Appender:
@@ -51,9 +67,9 @@ class Appender:
                 name = current.name
                 full = end.counts.size - current.start.counts.size >= self._segment_bytes
                 if full or name == self._suspect:
-                    current.mark_closed()
+                    _patiently(current.mark_closed)
                     self._follow(current)
-                elif self._append(current, end, frame):
+                elif _patiently(lambda: self._append(current, end, frame)):  # noqa: B023  called at once
                     return
             except (sqlite3.Error, OSError, Damaged) as error:
                 self.close()
@@ -79,7 +95,7 @@ class Appender:
     def _open(self) -> tuple[Segment, End]:
         if self._segment is None or self._end is None:
             name = segments.listed(self._folder)[-1]
-            self._segment = Segment(self._folder, name)
+            self._segment = Segment(self._folder, name, busy_ms=BUSY_MS)
             self._end = self._segment.end()
         return self._segment, self._end
 
@@ -106,3 +122,14 @@ class Appender:
                 self._suspect = name
                 log.error("queue_fsync_failed", segment=name.file if name else None)
         raise translated(error) from error
+
+
+def _patiently(act: Callable[[], T]) -> T:
+    """Wait for other processes' commits, to the limit that holds for every file."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return act()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise

@@ -48,6 +48,14 @@ class Counts(Struct, array_like=True):
             self.size + other.size,
         )
 
+    def at_least(self, other: Counts) -> Counts:
+        return Counts(
+            [max(a, b) for a, b in zip(self.messages, other.messages, strict=True)],
+            [max(a, b) for a, b in zip(self.events, other.events, strict=True)],
+            max(self.replayed, other.replayed),
+            max(self.size, other.size),
+        )
+
 
 class Frame(Struct):
     """A group on its way to the log."""

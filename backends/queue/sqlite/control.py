@@ -395,6 +395,15 @@ class Control:
                 self._db.execute("COMMIT")
 
 
+def passed_at_most(db: sqlite3.Connection, counts: Counts) -> Counts:
+    """The counts of the furthest cursors, where they are beyond ``counts``."""
+    furthest = Counts.zero(len(counts.messages))
+    for partition, messages, events in db.execute("SELECT partition, messages, events FROM partitions"):
+        furthest.messages[partition] = max(furthest.messages[partition], messages)
+        furthest.events[partition] = max(furthest.events[partition], events)
+    return counts.at_least(furthest)
+
+
 def add_subscription(db: sqlite3.Connection, name: str, partitions: int, start: int, counts: Counts) -> None:
     if db.execute("INSERT OR IGNORE INTO subscriptions (name) VALUES (?)", (name,)).rowcount != 1:
         return

@@ -16,7 +16,7 @@ import structlog
 
 from tracardi_lite.backends.queue.sqlite import segment as segments
 from tracardi_lite.backends.queue.sqlite.batch import Counts
-from tracardi_lite.backends.queue.sqlite.control import SCHEMA, add_subscription
+from tracardi_lite.backends.queue.sqlite.control import SCHEMA, add_subscription, passed_at_most
 from tracardi_lite.backends.queue.sqlite.database import Damaged, connect, is_damage
 from tracardi_lite.backends.queue.sqlite.salvage import CONTROL_FILE, OPEN_FILE, UNKNOWN_TAIL, locked, salvage
 from tracardi_lite.backends.queue.sqlite.segment import Name, Segment, Start
@@ -52,6 +52,8 @@ class Folder:
                 segments.create(self.path, Name(1), start)
             else:
                 _check_last(self.path, names[-1], alone, clock)
+                if control is not None:
+                    _check_end(self.path, control, clock)
             if control is None:
                 _make_control(self.path)
 
@@ -99,6 +101,23 @@ def _check_last(folder: Path, name: Name, alone: bool, clock: Clock) -> None:
         salvage(folder, name, clock, alone=alone)
 
 
+def _check_end(folder: Path, control: Start, clock: Clock) -> None:
+    """A disk that lost what it had synced may have lost positions that consumers passed: they are not used again."""
+    name = segments.listed(folder)[-1]
+    last = Segment(folder, name)
+    try:
+        end = last.end()
+        if end.offset >= control.base - UNKNOWN_TAIL:
+            return
+        log.error("queue_end_lost", segment=name.file, offset=end.offset, cursor=control.base - UNKNOWN_TAIL)
+        last.mark_closed()
+        counts = end.counts.at_least(control.counts)
+        start = Start(control.base, counts, clock.now_ms(), last.start.incarnation)
+        segments.create(folder, Name(name.number + 1), start)
+    finally:
+        last.close()
+
+
 def _control_start(folder: Path, alone: bool) -> Start | None:
     """What a new log would follow on, from ``control.db``; None when that is not there, or was moved aside."""
     path = folder / CONTROL_FILE
@@ -112,10 +131,7 @@ def _control_start(folder: Path, alone: bool) -> Start | None:
             incarnation, partitions = db.execute("SELECT incarnation, partitions FROM meta").fetchone()
             counts = Counts.zero(partitions)
             (cursor,) = db.execute("SELECT max(cursor) FROM partitions").fetchone()
-            for partition, messages, events in db.execute("SELECT partition, messages, events FROM partitions"):
-                counts.messages[partition] = max(counts.messages[partition], messages)
-                counts.events[partition] = max(counts.events[partition], events)
-            return Start(cursor + UNKNOWN_TAIL, counts, 0, incarnation)
+            return Start(cursor + UNKNOWN_TAIL, passed_at_most(db, counts), 0, incarnation)
         finally:
             db.close()
     except (sqlite3.Error, TypeError, Damaged) as error:

@@ -157,7 +157,11 @@ class SqliteQueue:
         if subscription != SUBSCRIPTION:
             await self._files.run(lambda: self._make(subscription))
         consumer = SqliteConsumer(self._files, self._incarnation, subscription, self._settings.lease_ttl, self._forget)
-        await consumer.join()
+        try:
+            await consumer.join()
+        except BaseException:
+            await consumer.close()
+            raise
         self._consumers.add(consumer)
         if self._watcher is None:
             self._watcher = Watcher(self._path, asyncio.get_running_loop(), self._wake)

@@ -162,9 +162,12 @@ class Reader:
         return None
 
     def _since(self, published_ms: int | None) -> tuple[int, Counts] | None:
-        for name, start in self._all():
+        everything = self._all()
+        for place, (name, start) in enumerate(everything):
             if published_ms is None:
                 return start.base, start.counts
+            if place + 1 < len(everything) and everything[place + 1][1].created_ms < published_ms:
+                continue  # it was full before that
             with _watched(name):
                 segment = self._segment(name)
                 base = segment.first_since(published_ms)

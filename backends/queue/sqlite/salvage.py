@@ -25,6 +25,7 @@ import structlog
 
 from tracardi_lite.backends.queue.sqlite import segment as segments
 from tracardi_lite.backends.queue.sqlite.batch import Counts, decode_counts, unpack
+from tracardi_lite.backends.queue.sqlite.control import passed_at_most
 from tracardi_lite.backends.queue.sqlite.database import Damaged, connect, is_damage
 from tracardi_lite.backends.queue.sqlite.segment import Name, Row, Start
 from tracardi_lite.clock import Clock
@@ -200,17 +201,14 @@ def _sound(values: tuple[int, int, int, int, bytes, bytes]) -> Row | None:
 
 def _at_least_passed(folder: Path, counts: Counts) -> Counts:
     """A lost tail may hold what consumers have acknowledged: the log's counts never fall below theirs."""
-    highest = Counts(list(counts.messages), list(counts.events), counts.replayed, counts.size)
     db = connect(folder / CONTROL_FILE, synchronous="NORMAL")
     try:
-        for partition, messages, events in db.execute("SELECT partition, messages, events FROM partitions"):
-            highest.messages[partition] = max(highest.messages[partition], messages)
-            highest.events[partition] = max(highest.events[partition], events)
+        return passed_at_most(db, counts)
     except sqlite3.Error as error:
         log.warning("queue_cursors_unreadable", error=str(error))
+        return counts
     finally:
         db.close()
-    return highest
 
 
 def _start_of_next(folder: Path, name: Name) -> Start | None:

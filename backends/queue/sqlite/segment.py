@@ -111,14 +111,15 @@ def listed(folder: Path) -> list[Name]:
 class Segment:
     """An open segment, for one thread. ``sqlite3.Error`` passes through; what makes no sense is ``Damaged``."""
 
-    def __init__(self, folder: Path, name: Name, *, synchronous: str = "FULL") -> None:
+    def __init__(self, folder: Path, name: Name, *, busy_ms: int | None = None) -> None:
         self.name = name
-        self.path = folder / name.file
-        self._db = connect(self.path, synchronous=synchronous)
+        self._db = connect(folder / name.file, synchronous="FULL")
         try:
             # Checkpoints belong to the janitor: in a commit they would stall it.
             self._db.execute("PRAGMA wal_autocheckpoint=0")
             self.start = self._read_start()
+            if busy_ms is not None:
+                self._db.execute(f"PRAGMA busy_timeout={busy_ms}")
         except BaseException:
             self._db.close()
             raise
