@@ -40,6 +40,8 @@ from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes, load_custom
 from tracardi_lite.pipeline.merge_keys import key_finder
 from tracardi_lite.pipeline.profile import expand
+from tracardi_lite.pipeline.rules.dry_run import Desk
+from tracardi_lite.pipeline.rules.live import LiveRules, compliance_key, switches
 from tracardi_lite.pipeline.user_agent import is_bot
 from tracardi_lite.pipeline.worker import Worker
 from tracardi_lite.ports.queue import Queue
@@ -75,6 +77,8 @@ class Parts(Struct):
     store: Store
     refusals: Refusals
     worker: Worker | None
+    rules: LiveRules | None
+    """Of the worker."""
 
 
 def run(settings: Settings, announce: Announce) -> int:
@@ -103,6 +107,8 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         tasks = {asyncio.create_task(_housekeeping(parts), name="housekeeping")}
         if parts.worker is not None:
             tasks.add(asyncio.create_task(parts.worker.run(drain), name="worker"))
+        if parts.rules is not None:
+            tasks.add(asyncio.create_task(parts.rules.run(drain), name="rules"))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -147,9 +153,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, Insta
     cache = await stack.enter_async_context(wiring.open_cache(settings))
     health = Health(clock)
     health.add("queue", queue.ping)
-    worker = None
+    worker = rules = None
     if settings.role != "api":
         worker = Worker(queue, store, cache, settings, clock, _event_types(settings), metrics)
+        rules = LiveRules(registry, settings, clock, metrics, worker.book.use)
+        await rules.load()
         health.add("store", store.ping)
 
         async def working() -> None:
@@ -158,7 +166,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, Insta
                 raise TryLater("worker", problem)
 
         health.add("worker", working)
-    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker), report
+    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker, rules), report
 
 
 def _event_types(settings: Settings) -> EventTypes:
@@ -190,6 +198,8 @@ async def _application(parts: Parts) -> web.Application:
         version=__version__,
         instance=instance,
         source_changed=sources.forget,
+        rules=Desk(_event_types(settings), await compliance_key(parts.registry), switches(settings)),
+        rules_changed=parts.rules.changed if parts.rules is not None else _nobody_asks,
         whole_profile=_whole_profile,
     )
     if settings.role != "worker":
@@ -216,6 +226,10 @@ async def _application(parts: Parts) -> web.Application:
         server.add_health_routes(app, parts.health, metrics, lambda handler: for_administrators(admin, handler))
     server.finish(app)
     return app
+
+
+def _nobody_asks() -> None:
+    """Rules that were changed on a process without a worker."""
 
 
 def _whole_profile(document: bytes) -> bytes:

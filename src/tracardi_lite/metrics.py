@@ -187,6 +187,17 @@ class Metrics:
         Counter,
         Metric("system_events_stored_total", "Events made by the server; not in the ledger, as nobody sent them."),
     ]
+    events_invalid: Annotated[
+        Counter, Metric("events_invalid_total", "Events stored that a validation rule has found invalid.")
+    ]
+    rules_active: Annotated[Gauge, Metric("rules_active", "Rules that act on this worker's events.", unit="rules")]
+    rules_broken: Annotated[
+        Gauge,
+        Metric("rules_broken", "Stored rules that can't be obeyed and are left out; the log names them.", unit="rules"),
+    ]
+    rules_stale: Annotated[
+        Gauge, Metric("rules_stale", "1 while the registry is away and the rules that were read last serve on.")
+    ]
     lane_backlog: Annotated[
         GaugeBy,
         Metric(

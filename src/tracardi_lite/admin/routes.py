@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from tracardi_lite.admin import auth, queue, records, search, sources, system
+from tracardi_lite.admin import auth, queue, records, rules, search, sources, system
 from tracardi_lite.admin.context import AdminContext, Route
 from tracardi_lite.admin.guard import guarded
 
 ROUTES: tuple[Route, ...] = (
     *auth.ROUTES,
     *sources.ROUTES,
+    *rules.ROUTES,
     *records.ROUTES,
     *search.ROUTES,
     *queue.ROUTES,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from tracardi_lite import __version__
-from tracardi_lite.cli import access, backlog, config, dead_letters, records, server
+from tracardi_lite.cli import access, backlog, config, dead_letters, records, rules, server
 from tracardi_lite.errors import Misconfigured, TracardiLiteError
 from tracardi_lite.settings import Problems
 
@@ -51,6 +51,7 @@ for _command in (
     backlog.seek,
     dead_letters.dead_letters,
     access.source,
+    rules.rules,
     access.user,
     access.secret,
 ):

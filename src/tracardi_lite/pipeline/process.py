@@ -208,6 +208,8 @@ class Processor:
             item.verdict = verdict
             if item.index < 0:
                 self._note_system(item)
+            elif item.touch is not None and not item.touch.valid and verdict.outcome is Outcome.STORED:
+                self._metrics.events_invalid.add()
 
     def _note_system(self, item: Item) -> None:
         assert item.verdict is not None
