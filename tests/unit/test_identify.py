@@ -69,8 +69,7 @@ async def test_of_two_first_hits_in_one_batch_the_first_decides() -> None:
     both = work("m1", "p", "s", issued=True), work("m2", "q", "s", issued=True)
     assert await decide(store, *both) == ["p", "p"]
     assert await entry(store, "p:q") == Entry("p", "", "m2")
-    assert both[0].claimed_session
-    assert not both[1].claimed_session
+    assert [work.session_entry for work in both] == [Entry("p", "2026-11", "m1")] * 2
 
 
 async def test_a_claim_lost_to_another_worker_is_accepted() -> None:
