@@ -173,7 +173,7 @@ def _routes(kind: str, path: str, lists: str, group: str) -> list[Route]:
     ]
 
 
-_RULE = f"/rule/{{kind:{'|'.join(RULE_KINDS)}}}/{{id}}"
+_RULE = "/rule/{kind}/{id}"
 
 ROUTES = [
     Route("GET", "/rules", list_rules),
