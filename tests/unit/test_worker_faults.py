@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -115,6 +116,34 @@ async def test_later_messages_of_a_key_wait_for_the_one_that_was_put_back(monkey
 
 
 # --- never ---
+
+
+async def test_what_comes_with_its_tries_used_up_is_not_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue counts a try for a message that ended the process; nobody was left to put it back."""
+    async with Rig(workers=1, max_tries=3) as rig:
+
+        def kills(message: Message) -> bool:
+            message.tries = 3 if b'"killer"' in message.body else 0
+            return message.tries > 0
+
+        poison(monkeypatch, kills)
+        for kind in ("fine", "killer", "fine"):
+            await rig.send(kind)
+        worker = rig.worker()
+        lane_process = lanes.Lane._process
+
+        async def process(self: lanes.Lane, messages: Sequence[Message]) -> None:
+            for message in messages:
+                kills(message)
+            await lane_process(self, messages)
+
+        monkeypatch.setattr(lanes.Lane, "_process", process)
+        async with rig.running(worker):
+            await rig.settled()
+        (letter,) = await rig.queue.dead_letters()
+        assert letter.reason == "ended 3 workers that tried it"
+        assert (await rig.queue.totals()).stored == 2
+        await rig.audit()
 
 
 async def test_events_that_can_never_be_stored_go_to_the_dead_letters_alone() -> None:

@@ -144,6 +144,7 @@ class Lane:
         # An earlier half may have put back a message and, with it, later ones of its key.
         held = {id(message) for message in self._held}
         messages = [message for message in messages if id(message) in held]
+        messages = await self._bury_killers(messages)
         if not messages:
             return
         try:
@@ -160,6 +161,19 @@ class Lane:
             await self._process(messages[middle:])
             return
         await self._settle(result)
+
+    async def _bury_killers(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Dead-letter what arrives with all its tries used up: it ended the processes that tried it, since a failure
+        that a process survives is counted in ``_fail``. The others are returned, in order."""
+        floor = self._floor
+        killers = [message for message in messages if message.tries >= floor.max_tries]
+        if not killers:
+            return messages
+        result = Result()
+        for message in killers:
+            floor.processor.bury(result, message, f"ended {message.tries} workers that tried it")
+        await self._settle(result)
+        return [message for message in messages if message.tries < floor.max_tries]
 
     async def _try(self, messages: Sequence[Message]) -> Result:
         floor = self._floor
