@@ -13,7 +13,7 @@ from tests.integration.elastic import cleaned, fresh_settings, opened
 from tracardi_lite.backends.store.elasticsearch import ElasticsearchStore
 from tracardi_lite.backends.store.elasticsearch.connection import Connection
 from tracardi_lite.backends.store.elasticsearch.names import Names
-from tracardi_lite.errors import Full, Unavailable
+from tracardi_lite.errors import BadInput, Full, Unavailable
 from tracardi_lite.ports.store import STORED, Claim, Entry, Outcome, Query
 from tracardi_lite.query import Compare, Exists
 from tracardi_lite.settings import Settings
@@ -275,3 +275,57 @@ async def test_a_server_that_is_not_there_is_unavailable_and_opening_does_not_mi
             await store.lookup(["p:1"])
         with pytest.raises(Unavailable):
             await store.ping()
+
+
+async def test_a_cluster_with_nothing_in_it_answers_emptiness(store: ElasticsearchStore) -> None:
+    await store.refresh()
+    assert await store.partitions() == []
+    assert (await store.search("event", Query())).total == 0
+    assert await store.count("profile", Exists("traits.n")) == 0
+    assert [bar.counts for bar in await store.histogram("event", Query(from_ms=0, to_ms=2), 1)] == [{"count": 0}] * 2
+    assert await store.histogram("event", Query(from_ms=0, to_ms=1), 1, "type") != []
+    assert await store.lookup(["p:1"]) == [None]
+    assert await store.find("profile", "1") is None
+    assert not await store.delete("profile", "1")
+    assert not await store.repoint("p:1", Entry("a", "", ""), None)
+    assert not await store.drop_partition("event", "2026-9")
+    assert outcomes(await store.put([record_write(version=(1, 1))])) == [Outcome.CONFLICT]
+    assert await store.partitions() == []
+    await store.ping()
+
+
+async def test_histograms_group_by_texts_numbers_switches_and_free_properties(store: ElasticsearchStore) -> None:
+    at_ms = 1_790_078_400_000
+    events = [
+        event_write(
+            partition=PARTITION,
+            insert_ms=at_ms,
+            traits={"n": 5 if n else 7.5, "ok": bool(n)},
+            properties={"plan": "pro" if n else "free"},
+        )
+        for n in (0, 1, 1)
+    ]
+    await store.create_events(events)
+    await store.refresh()
+    query = Query(from_ms=at_ms, to_ms=at_ms + 1)
+    for field, counts in {
+        "traits.n": {"5": 2, "7.5": 1},
+        "traits.ok": {"true": 2, "false": 1},
+        "properties.plan": {"pro": 2, "free": 1},
+        "nothing": {},
+    }.items():
+        assert [bar.counts for bar in await store.histogram("event", query, 1, field)] == [counts], field
+
+
+async def test_pages_end_where_elasticsearch_stops_sorting(store: ElasticsearchStore) -> None:
+    with pytest.raises(BadInput, match="narrow"):
+        await store.search("event", Query(start=9_990, limit=20))
+
+
+async def test_a_question_that_does_not_suit_the_traits_type_is_the_askers_fault(store: ElasticsearchStore) -> None:
+    await store.create_events([event_write(partition=PARTITION, traits={"n": 5})])
+    await store.refresh()
+    assert await store.count("event", Compare("traits.n", "=", "five")) == 0
+    with pytest.raises(BadInput) as caught:
+        await store.count("event", Compare("traits.n", ">", "five"))
+    assert caught.value.status == 422

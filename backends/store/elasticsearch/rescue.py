@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -23,7 +24,9 @@ from msgspec import Raw
 
 STEPS = 3
 
-_OURS = frozenset({"id", "name", "type", "metadata", "source", "session", "profile", "primary_id", "active", "trash"})
+_OURS = frozenset(
+    {"id", "name", "type", "metadata", "source", "session", "profile", "primary_id", "ids", "stats", "active", "trash"}
+)
 """Parts that are never moved: the record would not be found, or not be itself, without them."""
 
 _WARNINGS_MAX = 20
@@ -36,7 +39,8 @@ _FIELD = re.compile(
     |dynamic\ introduction\ of\ \[(?P<new>[^\]]+)\]\ within\ \[(?P<within>[^\]]+)\]""",
     re.VERBOSE,
 )
-_TOO_MANY = re.compile(r"[Ll]imit of (?:total fields|mapping depth|field name length)")
+
+_EMPTY = {b"{": Raw(b"{}"), b"[": Raw(b"[]")}
 
 Fields = dict[str, Raw]
 _decode_fields = msgspec.json.Decoder(Fields).decode
@@ -53,8 +57,12 @@ def blamed(reason: str) -> str | None:
     return None
 
 
-def rescued(doc: bytes, reason: str, step: int) -> bytes | None:
-    """The document with something moved aside; None when there is nothing left to move. ``step``: 1 … ``STEPS``."""
+def rescued(doc: bytes, reason: str, step: int, known: Container[str]) -> bytes | None:
+    """The document with something moved aside; None when there is nothing left to move. ``step``: 1 … ``STEPS``.
+
+    ``known`` are the parts that the index has: of one that is moved, an empty object or list stays, since whoever reads
+    the record expects it.
+    """
     try:
         fields = _decode_fields(doc)
     except msgspec.DecodeError:
@@ -62,25 +70,25 @@ def rescued(doc: bytes, reason: str, step: int) -> bytes | None:
     path = blamed(reason)
     top = path.split(".", 1)[0] if path else ""
     if step == 1 and path and "." in path and top in fields and top not in _OURS:
-        moved = _move_leaf(fields, top, path.split(".")[1:])
+        moved = _move_leaf(fields, top, path.split(".")[1:], known)
     elif step <= 2:
         names = [top] if top in fields and top not in _OURS else ["traits"] if "traits" in fields else []
-        moved = _move_whole(fields, names)
+        moved = _move_whole(fields, names, known)
     else:
-        moved = _move_as_text(fields)
+        moved = _move_as_text(fields, known)
     if not moved:
-        return rescued(doc, reason, step + 1) if step < STEPS else None
+        return rescued(doc, reason, step + 1, known) if step < STEPS else None
     _warn(fields, moved)
     return _encode(fields)
 
 
-def _move_leaf(fields: Fields, top: str, below: list[str]) -> list[str]:
+def _move_leaf(fields: Fields, top: str, below: list[str], known: Container[str]) -> list[str]:
     value = _loads(fields[top])
     at = value
     for name in below[:-1]:
         at = at.get(name) if isinstance(at, dict) else None
     if not isinstance(at, dict) or below[-1] not in at:
-        return _move_whole(fields, [top])
+        return _move_whole(fields, [top], known)
     leaf = at.pop(below[-1])
     for name in reversed(below):
         leaf = {name: leaf}
@@ -89,20 +97,30 @@ def _move_leaf(fields: Fields, top: str, below: list[str]) -> list[str]:
     return [".".join((top, *below))]
 
 
-def _move_whole(fields: Fields, names: list[str]) -> list[str]:
+def _move_whole(fields: Fields, names: list[str], known: Container[str]) -> list[str]:
     for name in names:
-        value = _loads(fields.pop(name))
-        _put_aside(fields, name, value)
-        if isinstance(value, dict):
-            fields[name] = Raw(b"{}")
+        raw = fields.pop(name)
+        _put_aside(fields, name, _loads(raw))
+        _leave_empty(fields, name, raw, known)
     return names
 
 
-def _move_as_text(fields: Fields) -> list[str]:
+def _move_as_text(fields: Fields, known: Container[str]) -> list[str]:
     names = [name for name in fields if name not in _OURS]
-    texts = {name: bytes(fields.pop(name)).decode() for name in names if fields[name] != b"{}"}
-    fields["trash"] = _dumps({name: text for name, text in texts.items() if text != "null"})
-    return list(texts)
+    parts = {name: fields.pop(name) for name in names}
+    for name, raw in parts.items():
+        _leave_empty(fields, name, raw, known)
+    if "trash" in fields:
+        # What earlier steps have put aside goes along: it may be what does not fit now.
+        parts["trash"] = fields["trash"]
+    texts = {name: bytes(raw).decode() for name, raw in parts.items()}
+    fields["trash"] = _dumps({name: text for name, text in texts.items() if text not in ("{}", "[]", "null")})
+    return names
+
+
+def _leave_empty(fields: Fields, name: str, raw: Raw, known: Container[str]) -> None:
+    if name in known and (empty := _EMPTY.get(bytes(raw)[:1])) is not None:
+        fields[name] = empty
 
 
 def _put_aside(fields: Fields, name: str, value: object) -> None:

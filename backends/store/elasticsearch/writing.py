@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 from msgspec import Struct
 
-from tracardi_lite.backends.store.elasticsearch import rescue
+from tracardi_lite.backends.store.elasticsearch import mappings, rescue
 from tracardi_lite.backends.store.elasticsearch.bulk import Bulk, Op, Result
 from tracardi_lite.backends.store.elasticsearch.indices import Indices
 
@@ -60,18 +60,19 @@ class Writer:
             if result.status != 400:
                 continue
             op = items[at].op
-            doc = rescue.rescued(op.doc, str(result.cause), step)
+            doc = rescue.rescued(op.doc, str(result.cause), step, mappings.fields(items[at].kind))
             if doc is not None:
-                log.warning(
-                    "moved what does not fit aside",
-                    kind=items[at].kind,
-                    id=op.id,
-                    field=rescue.blamed(str(result.cause)),
-                    step=step,
-                )
                 op.doc = doc
                 again.append(at)
         if again:
+            first = again[0]
+            log.warning(
+                "records do not fit the index; moved to their trash what does not",
+                records=len(again),
+                kind=items[first].kind,
+                first_id=items[first].op.id,
+                first_reason=str(results[first].cause),
+            )
             await self._replace(items, results, again)
         return bool(again)
 
