@@ -255,10 +255,10 @@ class PulsarConsumer:
                 if found:
                     self._tend_room()
                     return [self._message(item) for item in found]
-            if self._problem is not None:
-                raise self._problem
             left = deadline - loop.time()
             if left <= 0:
+                if self._problem is not None:
+                    raise self._problem
                 return []
             try:
                 async with asyncio.timeout(min(left, DUE_POLL_S) if self._lines.has_trouble else left):

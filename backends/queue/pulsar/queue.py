@@ -105,7 +105,7 @@ class PulsarQueue:
         found = await self._blocking.run(partitions_of, self._blocking.client, names.topic)
         try:
             for line in await self._missing(found):
-                log.warning("pulsar_provisioned", change=line)
+                log.info("pulsar_provisioned", change=line)
         except Unavailable as error:
             if found == [names.topic] or not found:
                 raise
