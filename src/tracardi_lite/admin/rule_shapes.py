@@ -90,7 +90,7 @@ def _reshaping(values: dict[str, Any]) -> dict[str, Any]:
 
 def _mapping(values: dict[str, Any]) -> dict[str, Any]:
     traits = values.get("index_schema") if values.get("index_enabled") is not False else None
-    return {"traits": traits, "tags": values.get("tags"), "journey": values.get("journey")}
+    return {"traits": traits, "tags": values.get("tags"), "journey": values.get("journey") or None}
 
 
 def _to_profile(values: dict[str, Any]) -> dict[str, Any]:
