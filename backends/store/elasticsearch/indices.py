@@ -119,6 +119,12 @@ class Indices:
         if self._now_ms() >= due_ms:
             await self._look_ahead(kind, partition, index)
 
+    async def guard(self, kind: str) -> None:
+        """See that a write can't make an index of this kind, which is what the template is for, too."""
+        if kind not in self._templates:
+            async with self._lock:
+                await self._bring_template(kind)
+
     def forget(self, index: str) -> None:
         """It turned out to be gone."""
         self._next_due_ms.pop(index, None)

@@ -41,9 +41,14 @@ class Writer:
         return results
 
     async def _ensure(self, items: Sequence[Item]) -> None:
-        # An update does not need an index that is not there.
-        for kind, partition in dict.fromkeys((item.kind, item.partition) for item in items if item.op.version is None):
-            await self._indices.ensure(kind, partition)
+        for kind, partition, makes in dict.fromkeys(
+            (item.kind, item.partition, item.op.version is None) for item in items
+        ):
+            if makes:
+                await self._indices.ensure(kind, partition)
+            else:
+                # An update of what is not there shall find that out, and not make an index by the way.
+                await self._indices.guard(kind)
 
     async def _after_drop(self, items: Sequence[Item], results: list[Result]) -> None:
         lacking = [at for at, result in enumerate(results) if result.lacks_index]
