@@ -21,6 +21,8 @@ class FakeClock:
         self._monotonic = monotonic
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self.sleeps = 0
+        """How often anybody went to sleep: tells a new sleep from the one before it."""
 
     def now_ms(self) -> int:
         return int(self._now_ms)
@@ -32,6 +34,7 @@ class FakeClock:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
+        self.sleeps += 1
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._monotonic + seconds, next(self._order), future))
         await future
