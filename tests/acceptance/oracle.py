@@ -6,12 +6,13 @@ judges any backend. Violations are collected and reported together: one lost eve
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tests.acceptance.load import Event, Load
 from tests.acceptance.program import QUICK, Failed, until
@@ -59,7 +60,7 @@ class Oracle:
         found: list[dict[str, Any]] = []
         while True:
             page = await self.store.search(kind, Query(start=len(found), limit=PAGE))
-            found += [json.loads(document) for document in page.result]
+            found += [msgspec.json.decode(document) for document in page.result]
             if len(page.result) < PAGE:
                 return found
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
@@ -93,7 +94,7 @@ def verdict(server: Program, answer: bytes) -> None:
     assert server.alive, server.log()
     head, _, body = answer.partition(b"\r\n\r\n")
     if len(statuses) == 1 and b"content-type: application/json" in head.lower() and b"chunked" not in head.lower():
-        json.loads(body or b"null")
+        msgspec.json.decode(body or b"null")  # Python's own refuses an echo of 5000 digits
 
 
 def framed(method: str, path: str, headers: list[tuple[str, bytes]], body: bytes) -> bytes:
