@@ -105,12 +105,13 @@ class Logs:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a fault that aiohttp reports is the server's. What it could not parse it has answered with a 400; an
-    error and a traceback for each would let anybody who can connect fill a disk with them."""
+    """Whether a fault that aiohttp reports is the server's. Who hangs up in the middle of a request, or sends what
+    can't be parsed, has had a 400 or wants no answer; an error and a traceback for each would let anybody who can
+    connect fill a disk with them."""
     error = record.exc_info[1] if record.exc_info else None
     while error is not None:
         status = getattr(error, "code", None)
-        if isinstance(status, int) and 400 <= status < 500:
+        if isinstance(error, ConnectionError) or (isinstance(status, int) and 400 <= status < 500):
             return False
         error = error.__cause__
     return True

@@ -112,14 +112,15 @@ def test_a_value_that_contains_itself_does_not_end_the_program(pipe: Pipe) -> No
     assert lines(pipe)[0]["event"] == "odd"
 
 
-def test_a_request_that_can_not_be_parsed_is_no_error_of_the_servers(pipe: Pipe) -> None:
+def test_what_a_client_does_wrong_is_no_error_of_the_servers(pipe: Pipe) -> None:
+    faults = [HttpProcessingError(code=400), HttpProcessingError(code=500), ConnectionResetError(), ValueError("ours")]
     with logs.configure("warning", "json", pipe):
-        for status in (400, 500):
+        for fault in faults:
             try:
-                raise HttpProcessingError(code=status, message=f"status {status}")
-            except HttpProcessingError:
-                logging.getLogger("aiohttp.server").exception("Error handling request")
-    assert [("status 500" in line["exception"]) for line in lines(pipe)] == [True]
+                raise fault
+            except type(fault):
+                logging.getLogger("aiohttp.server").exception(f"{fault!r}")
+    assert [line["event"] for line in lines(pipe)] == [repr(faults[1]), repr(faults[3])]
 
 
 def test_a_reader_that_has_stopped_stops_nobody_and_what_was_dropped_is_counted(pipe: Pipe) -> None:
