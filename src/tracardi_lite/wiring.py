@@ -31,9 +31,20 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "sqlite": "tracardi_lite.backends.store.sqlite:open_store",
         "elasticsearch": "tracardi_lite.backends.store.elasticsearch:open_store",
     },
-    "cache": {"memory": "tracardi_lite.backends.cache.memory:open_cache"},
-    "registry": {"sqlite": "tracardi_lite.backends.registry.sql:open_registry"},
+    "cache": {
+        "memory": "tracardi_lite.backends.cache.memory:open_cache",
+        "redis": "tracardi_lite.backends.cache.redis:open_cache",
+        "rediss": "tracardi_lite.backends.cache.redis:open_cache",
+    },
+    "registry": {
+        "sqlite": "tracardi_lite.backends.registry.sql:open_registry",
+        "mysql": "tracardi_lite.backends.registry.sql.mysql:open_registry",
+        "mariadb": "tracardi_lite.backends.registry.sql.mysql:open_registry",
+    },
 }
+
+EXTRAS = {"mariadb": "mysql", "rediss": "redis"}
+"""Schemes whose extra has another name."""
 
 
 def open_queue(settings: Settings) -> Queue:
@@ -73,7 +84,7 @@ def _factory(port: str, url: str) -> Callable[[str, Settings], Any]:
         raise Misconfigured(
             f"{port}_url",
             f"the backend {scheme!r} needs {error.name}.",
-            f"pip install 'tracardi-lite[{scheme}]'",
+            f"pip install 'tracardi-lite[{EXTRAS.get(scheme, scheme)}]'",
         ) from error
     assert callable(factory)
     return factory  # type: ignore[no-any-return]

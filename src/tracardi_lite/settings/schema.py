@@ -30,6 +30,10 @@ Partitioning = Literal["year", "quarter", "month", "day"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+DEFAULT_MERGING_SECRET = "s>a.d-kljsa87^5adh"  # noqa: S105  # the original's, printed in its manuals
+"""What merge keys are hashed with where nobody has chosen a secret."""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     # --- process ---
     role: Annotated[
@@ -98,10 +102,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     tenant_name: Annotated[str, Option(text="Tenant in index and partition names.")] = "8504a"
 
     # --- backends ---
-    queue_url: Annotated[str, Option(text="Queue backend: sqlite:, memory:, pulsar:, redis:, or a third party's scheme.")] = "sqlite:"
+    queue_url: Annotated[
+        str, Option(text="Queue backend: sqlite:, memory:, pulsar:, redis:, or a third party's scheme.")
+    ] = "sqlite:"
     store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, elasticsearch:, …")] = "sqlite:"
     cache_url: Annotated[str, Option(text="Cache backend: memory:, redis:, …")] = "memory:"
-    registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, …")] = "sqlite:"
+    registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, mysql:, …")] = "sqlite:"
 
     # --- Elasticsearch ---
     elastic_host: Annotated[
@@ -148,8 +154,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     pulsar_host: Annotated[
         str,
         Option(
-            text="Pulsar's brokers: pulsar://host:6650 or pulsar+ssl://host:6651, further hosts after commas. Naming one "
-            "makes it the queue, unless queue_url says otherwise."
+            text="Pulsar's brokers: pulsar://host:6650 or pulsar+ssl://host:6651, further hosts after commas. Naming "
+            "one makes it the queue, unless queue_url says otherwise."
         ),
     ] = ""
     pulsar_api: Annotated[
@@ -167,7 +173,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         Option(unit="s", ge=0, text="After this long Pulsar drops a message that nobody worked on. 0: never."),
     ] = 30 * 86400
     pulsar_offload_threshold: Annotated[
-        int, Option(unit="bytes", ge=-1, text="A topic larger than this moves to cold storage, if there is any. -1: off.")
+        int,
+        Option(unit="bytes", ge=-1, text="A topic larger than this moves to cold storage, if there is any. -1: off."),
     ] = -1
     pulsar_offload_deletion_lag: Annotated[
         int, Option(unit="s", ge=0, text="How long what was moved stays in hot storage as well.")
@@ -177,8 +184,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     redis_host: Annotated[
         str,
         Option(
-            text="Redis: host, host:port, redis://host:port or rediss:// for TLS. Naming one makes it the cache, unless "
-            "cache_url says otherwise."
+            text="Redis: host, host:port, redis://host:port or rediss:// for TLS. Naming one makes it the cache, "
+            "unless cache_url says otherwise."
         ),
     ] = ""
     redis_port: Annotated[int, Option(ge=1, le=65535, text="For a host that is named without one.")] = 6379
@@ -188,10 +195,55 @@ class Settings(Struct, frozen=True, kw_only=True):
     redis_tls: Annotated[bool, Option(text="Speak TLS, also to a host that is named without rediss://.")] = False
     redis_ca_file: Annotated[str, Option(text="Certificates to trust, PEM; empty: the system's.")] = ""
     redis_verify_certs: Annotated[bool, Option(text="no: take any certificate. For trials only.")] = True
-    redis_prefix: Annotated[str, Option(text="Begins every key of ours, so that a Redis can be shared.")] = "tracardi-lite"
+    redis_prefix: Annotated[str, Option(text="Begins every key of ours, so that a Redis can be shared.")] = (
+        "tracardi-lite"
+    )
     redis_timeout: Annotated[
         float, Option(unit="s", ge=0.01, le=10, text="Longest the cache waits for Redis before it goes on without it.")
     ] = 0.1
+
+    # --- MySQL ---
+    mysql_host: Annotated[
+        str,
+        Option(
+            text="MySQL or MariaDB: host or host:port. Naming one makes it the registry, unless registry_url says "
+            "otherwise."
+        ),
+    ] = ""
+    mysql_port: Annotated[int, Option(ge=1, le=65535, text="For a host that is named without one.")] = 3306
+    mysql_username: Annotated[str, Option(text="User.")] = "root"
+    mysql_password: Annotated[str, Option(secret=True, text="Its password; empty: none.")] = ""
+    mysql_database: Annotated[str, Option(text="Database; it has to be there.")] = "tracardi"
+    mysql_tls: Annotated[bool, Option(text="Speak TLS; with mysql_ca_file this is understood.")] = False
+    mysql_ca_file: Annotated[str, Option(text="Certificates to trust, PEM; empty: the system's.")] = ""
+    mysql_verify_certs: Annotated[bool, Option(text="no: take any certificate. For trials only.")] = True
+    mysql_pool_size: Annotated[
+        int,
+        Option(
+            env=("MYSQL_POOL_SIZE", "MYSQL_CONNECTION__POOL"), ge=2, le=100, text="Connections that a process keeps."
+        ),
+    ] = 5
+    mysql_pool_max_overflow: Annotated[
+        int,
+        Option(
+            env=("MYSQL_POOL_MAX_OVERFLOW", "MYSQL_MAX_OVERFLOW"), ge=0, le=100, text="Further ones while all are busy."
+        ),
+    ] = 2
+    mysql_pool_timeout: Annotated[
+        float,
+        Option(
+            env=("MYSQL_POOL_TIMEOUT", "MYSQL_TIMEOUT"), unit="s", ge=0.1, le=60, text="Longest wait for a free one."
+        ),
+    ] = 3.0
+    mysql_pool_recycle: Annotated[
+        int,
+        Option(
+            env=("MYSQL_POOL_RECYCLE", "MYSQL_RECYCLE"),
+            unit="s",
+            ge=1,
+            text="A connection older than this is replaced; less than the server's wait_timeout.",
+        ),
+    ] = 1800
 
     # --- the collector ---
     body_max: Annotated[
@@ -315,6 +367,49 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 2.0
     event_types_file: Annotated[
         str, Option(text="JSON or TOML file of event types that join or replace the predefined ones; empty: none.")
+    ] = ""
+
+    # --- identity ---
+    apm: Annotated[bool, Option(text="Merge profiles that share a merge key. no: never.")] = True
+    auto_profile_merging: Annotated[
+        str,
+        Option(
+            secret=True,
+            text="Secret that merge keys are hashed with, at least 20 characters; fixed at install. The default is "
+            "known to everybody and only for the embedded backends.",
+        ),
+    ] = DEFAULT_MERGING_SECRET
+    identification_event_property: Annotated[
+        str,
+        Option(text="Profile fields that are merge keys, by path or prefix (``emm-``), separated by commas."),
+    ] = (
+        "data.identifier.pk,data.identifier.id,data.contact.email.main,data.contact.email.business,"
+        "data.contact.email.private,data.contact.phone.main,data.contact.phone.business,data.contact.phone.mobile,"
+        "data.contact.phone.whatsapp"
+    )
+    identification_point_type: Annotated[
+        Literal["", "restricted", "anonymous"],
+        Option(
+            text="Empty: any event that gives a profile a merge key identifies it. restricted: only those of "
+            "identification_event_type. anonymous: the same, and then all profiles with the key are merged, however "
+            "they came by it."
+        ),
+    ] = ""
+    identification_event_type: Annotated[
+        str, Option(text="Event types that identify, separated by commas; acts with identification_point_type.")
+    ] = ""
+    primary_id: Annotated[
+        str, Option(text="Profile field that primary_id follows, by path or by the prefix of a merge key (``emm-``).")
+    ] = "data.identifier.pk"
+    primary_id_as_hash: Annotated[bool, Option(text="primary_id is the field's merge key instead of its value.")] = (
+        False
+    )
+    merge_strategies: Annotated[
+        str,
+        Option(
+            text="How fields of merged profiles become one, where the defaults (docs/merging.md) don't suit: "
+            "``data.pii=FIRST_UPDATE, traits.score=MAX``."
+        ),
     ] = ""
 
     # --- partitions of the store (fixed at install) ---

@@ -1,0 +1,147 @@
+"""The cache port's contract on a real Redis, and what happens without it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from tests.integration.redis_service import OwnRedis, service
+from tracardi_lite.backends.cache.redis import NEAR_S, RETRY_S, RedisCache, open_cache
+from tracardi_lite.errors import Unavailable
+from tracardi_lite.settings import Settings
+from tracardi_lite.testing.cache_suite import CacheSuite
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    return service("start", "redis")["url"]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(redis_prefix=f"test-{uuid.uuid4().hex[:8]}", redis_timeout=0.5)
+
+
+@pytest.fixture
+async def cache(url: str, settings: Settings) -> AsyncIterator[RedisCache]:
+    async with open_cache(url, settings) as opened:
+        yield opened
+
+
+class TestRedis(CacheSuite):
+    @pytest.fixture
+    async def cache(self, url: str, settings: Settings) -> AsyncIterator[RedisCache]:
+        async with open_cache(url, settings) as opened:
+            yield opened
+
+    @pytest.fixture
+    def pass_time(self) -> Callable[[float], Awaitable[None]]:
+        return asyncio.sleep
+
+
+async def test_what_one_process_sets_another_finds_and_deletions_are_seen_soon(
+    cache: RedisCache, url: str, settings: Settings
+) -> None:
+    async with open_cache(url, settings) as other:
+        await cache.set({"a": b"1"}, 60)
+        assert await other.get(["a"]) == [b"1"]
+        await cache.delete(["a"])
+        await comes_to(other, "a", None, NEAR_S + 1)
+
+
+async def test_the_near_layer_does_not_outlive_the_entry(cache: RedisCache, url: str, settings: Settings) -> None:
+    async with open_cache(url, settings) as other:
+        await cache.set({"a": b"1"}, 0.3)
+        assert await other.get(["a"]) == [b"1"]
+        await asyncio.sleep(0.4)
+        assert await other.get(["a"]) == [None]
+
+
+async def test_calls_of_one_turn_travel_together(cache: RedisCache, url: str, settings: Settings) -> None:
+    await cache.set({f"k{n}": b"v" for n in range(300)}, 60)
+    async with open_cache(url, settings) as other:
+        trips = []
+        send = other._send
+
+        async def counted(batch: object) -> None:
+            trips.append(batch)
+            await send(batch)  # type: ignore[arg-type]
+
+        other._send = counted  # type: ignore[method-assign]
+        found = await asyncio.gather(*(other.get([f"k{n}"]) for n in range(300)))
+        assert found == [[b"v"]] * 300
+        assert len(trips) <= 3
+
+
+async def test_a_cancelled_call_leaves_the_others_alone(cache: RedisCache) -> None:
+    await cache.set({"a": b"1"}, 60)
+    calls = [asyncio.create_task(cache.get([f"other-{n}"])) for n in range(10)]
+    await asyncio.sleep(0)
+    for call in calls[:5]:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[5:] == [[None]] * 5
+    assert await cache.get(["a"]) == [b"1"]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnRedis]:
+    redis = OwnRedis()
+    redis.start()
+    yield redis
+    redis.stop("--wipe")
+
+
+async def comes_to(cache: RedisCache, key: str, value: bytes | None, limit_s: float) -> None:
+    async with asyncio.timeout(limit_s):
+        while await cache.get([key]) != [value]:  # noqa: ASYNC110  (another process changes it)
+            await asyncio.sleep(0.02)
+
+
+class TestAway:
+    async def test_losing_redis_slows_and_never_breaks_and_it_comes_back_by_itself(
+        self, own: OwnRedis, settings: Settings
+    ) -> None:
+        async with open_cache(own.url, settings) as cache:
+            await cache.set({"before": b"1"}, 600)
+            await asyncio.to_thread(own.stop, "--kill")
+            began = time.monotonic()
+            await cache.set({"near": b"2"}, 600)
+            assert await cache.get(["near", "nowhere"]) == [b"2", None]
+            await cache.delete(["near"])
+            assert await cache.get(["near"]) == [None]
+            assert time.monotonic() - began < 2.0
+            with pytest.raises(Unavailable) as trouble:
+                await cache.ping()
+            assert trouble.value.part == "cache"
+            began = time.monotonic()
+            assert await asyncio.gather(*(cache.get([f"k{n}"]) for n in range(1000))) == [[None]] * 1000
+            assert time.monotonic() - began < 1.0, "it is left alone for a while"
+
+            await asyncio.to_thread(own.start)
+            await comes_to(cache, "before", b"1", RETRY_S + 5)
+            await cache.ping()
+
+    async def test_a_redis_that_hangs_is_not_waited_for(self, settings: Settings) -> None:
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while await reader.read(4096):
+                    pass
+            finally:
+                writer.close()
+
+        async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with open_cache(f"redis://127.0.0.1:{port}", settings) as cache:
+                began = time.monotonic()
+                assert await cache.get(["a"]) == [None]
+                assert time.monotonic() - began < 3 * settings.redis_timeout + 0.5
+                began = time.monotonic()
+                assert await cache.get(["a"]) == [None]
+                assert time.monotonic() - began < 0.1
