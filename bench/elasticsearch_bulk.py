@@ -5,8 +5,8 @@
 
 The ceiling is a bare aiohttp client that posts bulk bodies made in advance, ids and lines included, and looks at one
 flag of the answer. Ours gets the same documents as ``EventWrite``. Both send 500 events per bulk, 2 in flight, into
-partitions of the same template; the ratio is the median over rounds of both. A server that has just started is slow at
-first: the first rounds are not counted.
+partitions of the same template, in turns of a few bulks and in random order, so that both meet the same server:
+refreshes, merges, other people's work. A server that has just started is slow at first: the first rounds are not counted.
 """
 
 from __future__ import annotations
@@ -32,14 +32,28 @@ BULK = 500
 IN_FLIGHT = 2
 BULKS = 40
 """Of a round: 20,000 events, some seconds."""
-WARM_UP, ROUNDS = 2, 6
+TURN = 4
+WARM_UP, ROUNDS = 2, 5
 _WORDS = ("basket", "checkout", "blue", "running", "shoe", "summer", "campaign", "payment", "mobile", "delivery")
 
 
-class Speed(Struct):
-    per_second: float
-    cpu_us: float
-    """Of this process, per event."""
+class Time(Struct):
+    events: int
+    wall_s: float
+    cpu_s: float
+    """Of this process."""
+
+    @property
+    def per_second(self) -> float:
+        return self.events / self.wall_s
+
+    @property
+    def cpu_us(self) -> float:
+        return self.cpu_s / self.events * 1e6
+
+
+def total(times: Sequence[Time]) -> Time:
+    return Time(sum(t.events for t in times), sum(t.wall_s for t in times), sum(t.cpu_s for t in times))
 
 
 def event(random_: random.Random, partition: str) -> EventWrite:
@@ -81,7 +95,7 @@ def event(random_: random.Random, partition: str) -> EventWrite:
     )
 
 
-async def timed(work: Sequence[object], one: Callable[[object], Awaitable[None]]) -> Speed:
+async def timed(work: Sequence[object], one: Callable[[object], Awaitable[None]]) -> Time:
     """All of ``work``, ``IN_FLIGHT`` at a time."""
     waiting = iter(work)
 
@@ -91,11 +105,10 @@ async def timed(work: Sequence[object], one: Callable[[object], Awaitable[None]]
 
     wall, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
-    events = len(work) * BULK
-    return Speed(events / (time.perf_counter() - wall), (time.process_time() - cpu) / events * 1e6)
+    return Time(len(work) * BULK, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-async def rounds(url: str, store: ElasticsearchStore, base: str) -> AsyncIterator[tuple[Speed, Speed]]:
+async def rounds(url: str, store: ElasticsearchStore, base: str) -> AsyncIterator[tuple[Time, Time]]:
     random_ = random.Random(7)
     headers = {"content-type": "application/x-ndjson"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -107,7 +120,7 @@ async def rounds(url: str, store: ElasticsearchStore, base: str) -> AsyncIterato
         async def ours(events: object) -> None:
             assert await store.create_events(events) == [STORED] * BULK  # type: ignore[arg-type]
 
-        for number in range(WARM_UP + ROUNDS):
+        for _ in range(WARM_UP + ROUNDS):
             batches = [[event(random_, "2020-1") for _ in range(BULK)] for _ in range(BULKS)]
             index = f"{base}-2020-2"
             bodies = [
@@ -120,12 +133,14 @@ async def rounds(url: str, store: ElasticsearchStore, base: str) -> AsyncIterato
             for name in ("2020-1", "2020-2"):
                 await store.drop_partition("event", name)
                 await store.create_partition("event", name)
-            # Who comes second finds the first one's segments being merged: turn and turn about.
-            if number % 2:
-                bare = await timed(bodies, raw)
-                yield await timed(batches, ours), bare
-            else:
-                yield await timed(batches, ours), await timed(bodies, raw)
+            mine, its = [], []
+            for start in range(0, BULKS, TURN):
+                for name in random_.sample(("ours", "bare"), 2):
+                    if name == "ours":
+                        mine.append(await timed(batches[start : start + TURN], ours))
+                    else:
+                        its.append(await timed(bodies[start : start + TURN], raw))
+            yield total(mine), total(its)
     for name in ("2020-1", "2020-2"):
         await store.drop_partition("event", name)
 
@@ -133,7 +148,7 @@ async def rounds(url: str, store: ElasticsearchStore, base: str) -> AsyncIterato
 async def main(url: str) -> None:
     tenant = f"bench-{uuid4().hex[:6]}"
     settings = Settings(elastic_host=url, tenant_name=tenant, elastic_index_shards=1)
-    found: list[tuple[Speed, Speed]] = []
+    found: list[tuple[Time, Time]] = []
     async with open_store("elasticsearch:", settings) as store:
         async for pair in rounds(url, store, f"09x.{tenant}.tracardi-event"):
             found.append(pair)
