@@ -6,7 +6,7 @@
 The ceiling is a bare aiohttp client that posts bulk bodies made in advance, ids and lines included, and looks at one
 flag of the answer. Ours gets the same documents as ``EventWrite``. Both send 500 events per bulk, 2 in flight, into
 partitions of the same template, in turns of a few bulks and in random order, so that both meet the same server:
-refreshes, merges, other people's work. A server that has just started is slow at first: the first rounds are not counted.
+refreshes, merges, other people's work. A server that has just started is slow: the first rounds are not counted.
 """
 
 from __future__ import annotations
