@@ -38,7 +38,7 @@ from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Sources
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes, load_custom
-from tracardi_lite.pipeline.merge_keys import key_finder
+from tracardi_lite.pipeline.merging.keys import key_finder
 from tracardi_lite.pipeline.profile import expand
 from tracardi_lite.pipeline.rules.dry_run import Desk
 from tracardi_lite.pipeline.rules.live import LiveRules, compliance_key, switches

@@ -183,6 +183,7 @@ class Metrics:
         Counter,
         Metric("profile_conflicts_total", "Profiles that had changed since they were read, and were applied anew."),
     ]
+    profiles_merged: Annotated[Counter, Metric("profiles_merged_total", "Profiles that became part of another one.")]
     system_events_stored: Annotated[
         Counter,
         Metric("system_events_stored_total", "Events made by the server; not in the ledger, as nobody sent them."),

@@ -31,7 +31,7 @@ from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Sources
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes
-from tracardi_lite.pipeline.merge_keys import key_finder
+from tracardi_lite.pipeline.merging.keys import key_finder
 from tracardi_lite.pipeline.user_agent import is_bot
 from tracardi_lite.ports.queue import Message
 from tracardi_lite.ports.registry import EventSource, Named, Redirect

@@ -18,6 +18,7 @@ from tracardi_lite.pipeline import session as sessions
 from tracardi_lite.pipeline import watermark
 from tracardi_lite.pipeline.event_parts import decode_object, mapped
 from tracardi_lite.pipeline.mapping import apply_to_profile
+from tracardi_lite.pipeline.merging.identification import Identification
 from tracardi_lite.pipeline.rules import touch as rules
 from tracardi_lite.pipeline.system_events import VISIT_ENDED
 from tracardi_lite.pipeline.type_book import TypeBook
@@ -46,6 +47,8 @@ class Slot(Struct):
     works: list[Work] = field(default_factory=list)
     """The messages that touch it, in order."""
     dirty: bool = False
+    keys: dict[str, str] = field(default_factory=dict)
+    """Merge keys that a profile has got from these messages, to be claimed before it is written: hash → field."""
 
     @classmethod
     def of(cls, kind: Kind, key: tuple[str, str], record: Record | None) -> Slot:
@@ -54,6 +57,7 @@ class Slot(Struct):
     def restart(self, record: Record) -> None:
         """Forget what was folded: somebody else has changed the record."""
         self.record, self.doc, self.dirty = record, _decode(record.doc), False
+        self.keys.clear()
 
     def knows(self, work: Work) -> bool:
         """Whether the message is in the record already."""
@@ -157,8 +161,14 @@ def _note_visit(session: dict[str, Any], work: Work) -> None:
         del begun[next(iter(begun))]
 
 
-def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any]]) -> None:
-    """Take the slot's messages into the profile. ``session_of``: session documents by id."""
+def fold_profile(
+    slot: Slot,
+    book: TypeBook,
+    session_of: dict[str, dict[str, Any]],
+    identification: Identification | None = None,
+) -> None:
+    """Take the slot's messages into the profile. ``session_of``: session documents by id. ``identification``: what
+    makes merge keys of them; None: nothing does."""
     assert slot.doc is not None
     for work in slot.works:
         if slot.knows(work):
@@ -168,16 +178,26 @@ def fold_profile(slot: Slot, book: TypeBook, session_of: dict[str, dict[str, Any
         session = session_of.get(work.session_id) if work.session_id is not None else None
         if not accepted and not makes and not begun_visit(session, work):
             continue
-        _apply(slot.doc, work, accepted, session, book)
+        _apply(slot, work, accepted, session, book, identification)
         slot.mark(work)
     if slot.dirty:
         profiles.refresh_derived(slot.doc)
 
 
 def _apply(
-    profile: dict[str, Any], work: Work, accepted: list[Item], session: dict[str, Any] | None, book: TypeBook
+    slot: Slot,
+    work: Work,
+    accepted: list[Item],
+    session: dict[str, Any] | None,
+    book: TypeBook,
+    identification: Identification | None,
 ) -> None:
+    profile = slot.doc
+    assert profile is not None
     head, payload = work.incoming.head, work.incoming.payload
+    identifying: list[str] = []
+    # What a rule may yet take away must not leave a key behind.
+    wait = any(item.touch is not None and item.touch.late for item in accepted)
     if begun_visit(session, work):
         profiles.visit(profile, head.received_ms, contexts.timezone(decode_object(payload.context)))
     if payload.profile is not None and payload.profile.ids:
@@ -197,11 +217,20 @@ def _apply(
                 whole = {**parts, **whole, "device": {**parts["device"], **whole.get("device", {})}}
             whole["context"] = decode_object(event.context)
             apply_to_profile(profile, facts.entry, whole, at_ms / 1000, item.id)
+        else:
+            continue
+        if identification is not None and not wait:
+            identification.gather(profile, slot.keys, item.type)
+        else:
+            identifying.append(item.type)
     if session is not None and accepted:
         profiles.take_place(profile, session, head.received_ms / 1000, accepted[-1].id)
     for item in accepted:
         if item.touch is not None and item.touch.late:
             rules.comply(profile, item.touch, head.received_ms / 1000, item.id)
+    if identification is not None:
+        for type in dict.fromkeys(identifying):
+            identification.gather(profile, slot.keys, type)
     profiles.touch(profile, head.received_ms)
 
 

@@ -4,7 +4,8 @@ The directory decides. Keys that it does not know are claimed, and the winner of
 
 * A known session's profile wins over what the head says, unless the source is static: then the session moves.
 * A session whose profile is gone (deleted, or never had one) moves to the profile that the door answered with.
-* An id that the door had issued for this call, and that lost, becomes an alias of the winner.
+* An id that the door had issued for this call, and that lost, becomes an alias of the winner. The profile that the
+  client had sent wins over it, too: a door that can't ask the directory issues an id for one that it doesn't know.
 
 Invariants: within a claim ``p:`` keys come before ``s:`` keys, so that a session never points at a profile that was not
 claimed (and a missing one means a deleted one); every decision can be taken again after a crash and comes out the same,
@@ -23,6 +24,7 @@ from tracardi_lite.errors import Unavailable
 from tracardi_lite.partitioning import partition_of
 from tracardi_lite.pipeline.work import Work
 from tracardi_lite.ports.store import Claim, Entry, Store
+from tracardi_lite.protocol.envelope import Head
 
 # Chains are shortened when they are made; longer ones, and circles, are damage.
 HOPS_MAX = 16
@@ -144,6 +146,8 @@ def _keys(work: Work) -> list[str]:
     keys = [f"p:{head.profile}"]
     if head.session is not None:
         keys.append(f"s:{head.session}")
+    if head.issued and head.sent_profile:
+        keys.append(f"p:{head.sent_profile}")
     return keys
 
 
@@ -157,6 +161,16 @@ def _bound(work: Work, directory: Directory) -> str | None:
         return None
     profile = directory.survivor(entry.target)
     return profile if directory.see(f"p:{profile}") is not None else None
+
+
+def _chosen(head: Head, directory: Directory) -> str:
+    """Whom a message without a bound session is for."""
+    assert head.profile is not None
+    own, sent = directory.see(f"p:{head.profile}"), head.sent_profile
+    # An issued id that somebody has claimed already may have a record: that one is not left behind.
+    if own is None and head.issued and sent and directory.see(f"p:{sent}") is not None:
+        return directory.survivor(sent)
+    return directory.survivor(head.profile)
 
 
 class _Move(Struct):
@@ -175,7 +189,7 @@ def _plan(work: Work, directory: Directory, partitions: Partitions) -> _Move | N
     bound = _bound(work, directory)
     target = bound or ""
     if bound is None and work.saves_profile:
-        target = directory.survivor(head.profile)
+        target = _chosen(head, directory)
         if directory.see(f"p:{target}") is None:
             born = partitions.of_profile(head.received_ms)
             directory.want(f"p:{target}", Entry(target=target, partition=born, message=head.id))
@@ -194,8 +208,8 @@ def _plan(work: Work, directory: Directory, partitions: Partitions) -> _Move | N
 async def _alias(work: Work, directory: Directory) -> None:
     """If the door's own id for this call was not the one, let it mean the one for ever."""
     head = work.incoming.head
-    winner = _bound(work, directory)
-    if not head.issued or winner is None or not work.saves_profile:
+    winner = _bound(work, directory) or _chosen(head, directory)
+    if not head.issued or not work.saves_profile:
         return
     assert head.profile is not None
     key = f"p:{head.profile}"
@@ -218,7 +232,7 @@ def _settle(work: Work, directory: Directory) -> bool:
     work.session_id = head.session if work.saves_session else None
     work.session_entry = directory.see(f"s:{head.session}") if work.saves_session else None
     if work.saves_profile:
-        work.profile_id = _bound(work, directory) or directory.survivor(head.profile)
+        work.profile_id = _bound(work, directory) or _chosen(head, directory)
         work.profile_entry = directory.see(f"p:{work.profile_id}")
         if work.profile_entry is None:
             return False

@@ -7,15 +7,16 @@ session says which messages began its visits; if profiles came first, two messag
 once could both count its first visit, or, when one dies in between, neither.)
 
 A batch makes one look-up, one claim, one read and one write per kind, whatever its size; chunks and repetitions are
-the flusher's. Bounds: ``WRITE_TRIES_MAX`` rounds of compare-and-set, ``ROUNDS_MAX`` fresh starts when records vanish.
+the flusher's. Bounds: ``WRITE_TRIES_MAX`` rounds of compare-and-set, ``ROUNDS_MAX`` fresh starts when records vanish
+or profiles become one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from msgspec import Struct, field
@@ -33,6 +34,9 @@ from tracardi_lite.pipeline.decode import decode
 from tracardi_lite.pipeline.event_parts import decode_object
 from tracardi_lite.pipeline.identify import Partitions, identify
 from tracardi_lite.pipeline.load import RecordCache, Records, profile_key, session_key
+from tracardi_lite.pipeline.merging import marks
+from tracardi_lite.pipeline.merging.identification import merging_of
+from tracardi_lite.pipeline.merging.stage import Stage
 from tracardi_lite.pipeline.rules.consents import Standing
 from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.pipeline.work import Item, Shared, Work
@@ -45,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 # Conflicts come from messages of one session keyed by two profiles, or from a lease that moved: rare, and soon over.
 WRITE_TRIES_MAX = 10
-ROUNDS_MAX = 5
+ROUNDS_MAX = 10
 # The first pause after a conflict; the other writer needs one round trip to the store.
 CONFLICT_BACKOFF = Backoff(first_s=0.01, longest_s=0.5)
 
@@ -56,6 +60,10 @@ class Unstorable(Exception):
 
 class _Vanished(Exception):
     """A record that the batch worked on has been deleted: decide anew whose it is."""
+
+
+class _Merged(_Vanished):
+    """Profiles that the batch worked on have become one: decide anew, too."""
 
 
 class Result(Struct):
@@ -90,6 +98,7 @@ class Processor:
         self._metrics = metrics
         self._stop = stop
         self._partitions = Partitions(settings.profile_partitioning, settings.session_partitioning)
+        self._merging = merging_of(settings)
 
     async def process(self, messages: Sequence[Message], cache: RecordCache) -> Result:
         """Settle every message. Raises ``Stopped``, ``TryLater`` when others keep changing the same records, and
@@ -111,7 +120,7 @@ class Processor:
             except _Vanished:
                 continue
         else:
-            raise Unavailable("store", "records vanish while they are written")
+            raise Unavailable("store", "records vanish, or become one, while they are written")
         for work in works:
             self._conclude(result, work)
         return result
@@ -132,14 +141,33 @@ class Processor:
         records = Records(self._store, self._flusher.call, cache)
         await records.load(works)
         profiles, sessions = _slots(works, records)
+        put = partial(self._flusher.put, "profile")
+        stage = Stage(self._store, self._flusher.call, put, self._merging, self._clock.now_ms())
+        if await stage.see_to(profiles.values(), works):
+            await self._begin_afresh(stage, cache)
         self._build(works, profiles, sessions)
         await self._create(works)
         fold_session = partial(apply.fold_session, close_after_s=self._settings.close_visit_after)
         await self._put("session", sessions.values(), records, fold_session)
         known = {slot.id: slot.doc for slot in sessions.values() if slot.doc is not None}
         await self._tell_visits(works, known)
-        fold_profile = partial(apply.fold_profile, book=self._book, session_of=known)
-        await self._put("profile", profiles.values(), records, fold_profile)
+        fold_profile = partial(
+            apply.fold_profile, book=self._book, session_of=known, identification=self._merging.identification
+        )
+
+        async def claim(slots: Sequence[Slot]) -> None:
+            if await stage.claim(slots):
+                await self._begin_afresh(stage, cache)
+
+        await self._put("profile", profiles.values(), records, fold_profile, claim)
+
+    async def _begin_afresh(self, stage: Stage, cache: RecordCache) -> NoReturn:
+        """Profiles have become one: what is known of them is forgotten, here and by the doors."""
+        self._metrics.profiles_merged.add(count=stage.merged)
+        stage.forget(cache)
+        if stage.moved:
+            await self._cache.delete(stage.moved)
+        raise _Merged
 
     # events
 
@@ -232,9 +260,16 @@ class Processor:
 
     # records
 
-    async def _put(self, kind: Kind, slots: Iterable[Slot], records: Records, fold: Callable[[Slot], None]) -> None:
+    async def _put(
+        self,
+        kind: Kind,
+        slots: Iterable[Slot],
+        records: Records,
+        fold: Callable[[Slot], None],
+        claim: Callable[[Sequence[Slot]], Awaitable[None]] | None = None,
+    ) -> None:
         """Fold the messages into their records and write what has changed; what somebody else changed meanwhile is
-        read and folded again."""
+        read and folded again. ``claim`` comes between the two."""
         waiting = list(slots)
         for attempt in range(WRITE_TRIES_MAX):
             if attempt:
@@ -245,6 +280,8 @@ class Processor:
             for slot in waiting:
                 fold(slot)
             waiting = [slot for slot in waiting if slot.dirty]
+            if claim is not None:
+                await claim(waiting)
             writes = [slot.write() for slot in waiting]
             verdicts = await self._flusher.put(kind, writes)
             stale = []
@@ -270,6 +307,8 @@ class Processor:
             if record is None:
                 raise _Vanished
             slot.restart(record)
+            if kind == "profile" and slot.doc is not None and marks.into(slot.doc) is not None:
+                raise _Merged
 
     # outcomes
 

@@ -46,6 +46,8 @@ class Head(Struct, array_like=True, kw_only=True):
     """On a replay of dead letters: the only indices to process. None: all but ``skip``."""
     sent_profile: str | None = None
     """The profile id as the client sent it, when the answer differs."""
+    passed: str | None = None
+    """The profile id that another domain handed over (``context.tracardi.pass``), from a source that the door knows."""
 
 
 _encoder = msgspec.msgpack.Encoder()

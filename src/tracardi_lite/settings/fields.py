@@ -96,9 +96,11 @@ _SECTION_STARTS = {
     "elastic_host": "Elasticsearch",
     "pulsar_host": "Pulsar",
     "redis_host": "Redis",
+    "mysql_host": "MySQL",
     "body_max": "Collector",
     "queue_partitions": "Queue",
     "workers": "Workers",
+    "apm": "Identity",
     "event_partitioning": "Partitions of the store",
     "expose_gui_api": "Admin",
 }

@@ -1,0 +1,95 @@
+"""When an event tells who somebody is: which keys a profile gets from it, as the settings have it.
+
+``IDENTIFICATION_EVENT_PROPERTY`` says which fields count. ``IDENTIFICATION_POINT_TYPE`` says which events do:
+
+* "" - any event that gives the profile a key.
+* ``restricted`` - those of ``IDENTIFICATION_EVENT_TYPE`` alone. Profiles that came by the same value in another way
+  stay apart.
+* ``anonymous`` - the same, but then all profiles that have the value are merged, however they came by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from tracardi_lite.errors import Misconfigured
+from tracardi_lite.pipeline.event_types import normalise_type
+from tracardi_lite.pipeline.merging.keys import MergeKeys, prefix_of
+from tracardi_lite.pipeline.merging.strategies import Strategies, parse_strategies
+from tracardi_lite.pipeline.profile import IDS_MAX
+from tracardi_lite.settings import Settings
+
+PRIMARY_BY_EVENTS = "data.identifier.pk"
+"""The default of ``PRIMARY_ID``: what the event types put into ``primary_id`` by themselves."""
+
+
+class Identification(Struct, frozen=True):
+    """What of an applied event is to be claimed for its profile."""
+
+    keys: MergeKeys
+    point: Literal["", "restricted", "anonymous"] = ""
+    types: frozenset[str] = frozenset()
+    """Event types that identify, where ``point`` is not ""."""
+
+    def gather(self, profile: dict[str, Any], found: dict[str, str], type: str) -> None:
+        """After an event of ``type`` was applied: list the profile's new keys in its ids, in place, and in ``found``
+        (hash → field) those that are to be claimed."""
+        self.keys.follow(profile)
+        identifies = not self.point or type in self.types
+        if not identifies and self.point == "restricted":
+            return
+        ids = profile["ids"]
+        for key, name in self.keys.of(profile):
+            is_new = key not in ids
+            if is_new and len(ids) < IDS_MAX:
+                ids.append(key)
+            # A listed key is a claimed one, unless events that don't identify list keys, too.
+            if identifies and (is_new or self.point):
+                found[key] = name
+
+
+class Merging(Struct, frozen=True):
+    """The settings of merging, understood."""
+
+    identification: Identification | None
+    """None: APM=no."""
+    strategies: Strategies
+
+
+def merging_of(settings: Settings) -> Merging:
+    """Raises ``Misconfigured`` naming the setting that can't be understood."""
+    try:
+        strategies = Strategies(parse_strategies(settings.merge_strategies))
+    except ValueError as error:
+        raise Misconfigured("merge_strategies", str(error)) from error
+    prefixes = []
+    for name in filter(None, (part.strip() for part in settings.identification_event_property.split(","))):
+        try:
+            prefixes.append(prefix_of(name))
+        except ValueError as error:
+            raise Misconfigured("identification_event_property", str(error)) from error
+    types = frozenset(normalise_type(part) for part in settings.identification_event_type.split(",") if part.strip())
+    if settings.identification_point_type and not types:
+        raise Misconfigured(
+            "identification_event_type",
+            f"is empty, so that no event would identify anybody; identification_point_type is "
+            f"{settings.identification_point_type}.",
+            "Name the event types that identify, separated by commas.",
+        )
+    if not settings.apm:
+        return Merging(None, strategies)
+    primary = (
+        "" if settings.primary_id == PRIMARY_BY_EVENTS and not settings.primary_id_as_hash else settings.primary_id
+    )
+    try:
+        keys = MergeKeys(
+            settings.auto_profile_merging,
+            prefixes,
+            primary=primary,
+            primary_as_hash=settings.primary_id_as_hash,
+        )
+    except ValueError as error:
+        raise Misconfigured("primary_id", str(error)) from error
+    return Merging(Identification(keys, settings.identification_point_type, types), strategies)
