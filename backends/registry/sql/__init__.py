@@ -2,7 +2,7 @@
 
 Statements are SQLAlchemy Core, the schema moves by Alembic migrations shipped beside this file. The parts:
 
-* ``database``: engine, transactions, what differs between dialects, errors
+* ``database``: engine, transactions, what differs between dialects, errors; ``mysql``: the other dialect, its own door
 * ``tables``, ``migrations/``, ``migrate``: the schema, how it came to be, and how it is brought up to date
 * ``catalog``, ``rules``, ``accounts``, ``state``: statements, as plain functions of a connection
 * ``passwords``: argon2id

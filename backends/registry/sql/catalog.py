@@ -54,10 +54,15 @@ def checked_redirect(redirect: Redirect) -> str:
 
 def check_names(id: str, name: str) -> None:
     """Raises ``BadInput`` 422 for an id or a name that the columns, a path or a terminal could not bear."""
-    if not 0 < len(id) <= ID_CHARS or id != id.strip() or any(ord(sign) < 0x20 for sign in id):
+    if not is_id(id):
         raise BadInput(422, f"An id has 1 to {ID_CHARS} characters, no control characters and no blanks around it.")
     if len(name) > NAME_CHARS:
         raise BadInput(422, f"A name has at most {NAME_CHARS} characters.")
+
+
+def is_id(id: str) -> bool:
+    """Only such ids are kept, and no others may be asked for: to MySQL, ``shop`` and ``shop `` are equal."""
+    return 0 < len(id) <= ID_CHARS and id == id.strip() and all(ord(sign) >= 0x20 for sign in id)
 
 
 def encoded(record: Struct) -> str:
@@ -72,6 +77,8 @@ def encoded(record: Struct) -> str:
 
 
 def get_source(connection: Connection, context: str, id: str) -> EventSource | None:
+    if not is_id(id):
+        return None
     query = select(event_source.c.record).where(event_source.c.context == context, event_source.c.id == id)
     record = connection.execute(query).scalar()
     return None if record is None else _decode_source(record)
@@ -115,7 +122,9 @@ def _source_values(source: EventSource, record: str, now_ms: int) -> dict[str, s
 def delete_source(connection: Connection, context: str, id: str) -> EventSource | None:
     """The source as it was; None when there was none."""
     source = get_source(connection, context, id)
-    connection.execute(delete(event_source).where(event_source.c.context == context, event_source.c.id == id))
+    if source is not None:
+        where = (event_source.c.context == context, event_source.c.id == id)
+        connection.execute(delete(event_source).where(*where))
     return source
 
 
@@ -123,6 +132,8 @@ def delete_source(connection: Connection, context: str, id: str) -> EventSource 
 
 
 def get_redirect(connection: Connection, context: str, id: str) -> Redirect | None:
+    if not is_id(id):
+        return None
     query = select(event_redirect.c.record).where(event_redirect.c.context == context, event_redirect.c.id == id)
     record = connection.execute(query).scalar()
     return None if record is None else _decode_redirect(record)
@@ -142,4 +153,4 @@ def save_redirect(connection: Connection, context: str, redirect: Redirect, reco
 
 def delete_redirect(connection: Connection, context: str, id: str) -> bool:
     where = (event_redirect.c.context == context, event_redirect.c.id == id)
-    return connection.execute(delete(event_redirect).where(*where)).rowcount > 0
+    return is_id(id) and connection.execute(delete(event_redirect).where(*where)).rowcount > 0

@@ -5,22 +5,24 @@ driver. That is what ``sqlalchemy.ext.asyncio`` does too, but importing it bring
 of 90. So the engine is made with the flag that ``create_async_engine`` sets, and entered through the same
 ``greenlet_spawn``; a test holds that no part of the ORM is loaded.
 
-Bounds: ``POOL_SIZE`` connections (each has a thread in aiosqlite), ``WAIT_S`` for a connection or a lock.
+Bounds on SQLite: ``POOL_SIZE`` connections (each has a thread in aiosqlite), ``WAIT_S`` for a connection or a lock.
+MySQL's are in ``mysql``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
 from sqlalchemy.engine import URL
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from tracardi_lite.backends.registry.sql.locks import file_lock
-from tracardi_lite.errors import Misconfigured, Unavailable
+from tracardi_lite.errors import BadInput, Misconfigured, Unavailable
 
 T = TypeVar("T")
 
@@ -36,40 +38,76 @@ PRAGMAS = (
 )
 
 
+TRIES = 4
+"""Of a transaction that the database ended in favour of another one (a deadlock)."""
+
+
+class Dialect(Protocol):
+    """What a database does in its own way."""
+
+    @property
+    def call_max_s(self) -> float | None:
+        """Longest that a call may take, where a server can be silent; None: a file answers, one way or the other."""
+        ...
+
+    def prepare(self) -> None:
+        """Before the first connection. May raise ``OSError``."""
+        ...
+
+    def migration_lock(self, engine: Engine, wait_s: float) -> contextlib.AbstractAsyncContextManager[None]:
+        """One migration at a time over all processes; ``Unavailable`` after ``wait_s`` seconds."""
+        ...
+
+    def lost_to_another(self, error: exc.DBAPIError) -> bool:
+        """True when nothing is wrong with a transaction but its neighbours: do it again."""
+        ...
+
+
 class Database:
     """A small pool of connections. What the database does wrong, ``read`` and ``write`` raise as ``Unavailable``."""
 
-    def __init__(self, engine: Engine, *, file: Path) -> None:
+    def __init__(self, engine: Engine, dialect: Dialect) -> None:
         self._engine = engine
-        self._file = file
+        self._dialect = dialect
 
     async def open(self) -> None:
-        """Make the directory; connections are made when first needed."""
+        """Connections are made when first needed."""
         with unavailable():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._dialect.prepare()
 
     async def close(self) -> None:
         await greenlet_spawn(self._engine.dispose)
 
     async def read(self, work: Callable[..., T], *args: Any) -> T:
         """``work(connection, *args)``, for statements that change nothing."""
-        return await self._run(False, work, args)
+        return await self._run(False, work, args, self._dialect.call_max_s)
 
     async def write(self, work: Callable[..., T], *args: Any) -> T:
         """``work(connection, *args)`` in one transaction: all of it happens, or, when it raises, nothing."""
-        return await self._run(True, work, args)
+        return await self._run(True, work, args, self._dialect.call_max_s)
+
+    async def rebuild(self, work: Callable[[Connection], T], max_s: float) -> T:
+        """``write`` for a change of the schema, which takes as long as the tables are large."""
+        return await self._run(True, work, (), max_s)
 
     @contextlib.asynccontextmanager
     async def migration_lock(self, wait_s: float) -> AsyncIterator[None]:
         """One migration at a time over all processes; ``Unavailable`` after ``wait_s`` seconds."""
-        async with file_lock(self._file.with_suffix(".lock"), wait_s):
-            # The journal mode stays with the file, so it is set once, here, and never in a race.
-            await self._run(False, _use_wal, ())
+        async with self._dialect.migration_lock(self._engine, wait_s):
             yield
 
-    async def _run(self, write: bool, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+    async def _run(self, write: bool, work: Callable[..., T], args: tuple[Any, ...], max_s: float | None) -> T:
         with unavailable():
-            return await greenlet_spawn(_transaction, self._engine, write, work, args)
+            for left in range(TRIES - 1, -1, -1):
+                try:
+                    async with asyncio.timeout(max_s):
+                        return await greenlet_spawn(_transaction, self._engine, write, work, args)
+                except TimeoutError as error:
+                    raise Unavailable("registry", f"no answer for {max_s:g} s") from error
+                except exc.DBAPIError as error:
+                    if not left or not self._dialect.lost_to_another(error):
+                        raise
+        raise AssertionError("the last try returns or raises")
 
 
 def _transaction(engine: Engine, write: bool, work: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -85,6 +123,9 @@ def unavailable() -> Iterator[None]:
     """Turn the database's and the disk's errors into ours, once, keeping the cause."""
     try:
         yield
+    except exc.DataError as error:
+        # What no column can hold, and no check has refused: the sender's, for repeating it would never help.
+        raise BadInput(422, f"The registry can't keep this: {error.orig}") from error
     except exc.DBAPIError as error:
         raise Unavailable("registry", str(error.orig)) from error
     except (exc.TimeoutError, OSError) as error:
@@ -103,6 +144,27 @@ def sqlite_file(url: str, data_dir: Path) -> Path:
     return Path(path) if path else data_dir / "registry.db"
 
 
+class _Sqlite:
+    call_max_s: float | None = None
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def prepare(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.asynccontextmanager
+    async def migration_lock(self, engine: Engine, wait_s: float) -> AsyncIterator[None]:
+        async with file_lock(self._file.with_suffix(".lock"), wait_s):
+            # The journal mode stays with the file, so it is set once, here, and never in a race.
+            with unavailable():
+                await greenlet_spawn(_transaction, engine, False, _use_wal, ())
+            yield
+
+    def lost_to_another(self, error: exc.DBAPIError) -> bool:
+        return False  # it has waited for the others' writes already
+
+
 def sqlite_database(file: Path) -> Database:
     engine = create_engine(
         URL.create("sqlite+aiosqlite", database=str(file)),
@@ -116,7 +178,7 @@ def sqlite_database(file: Path) -> Database:
     )
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
-    return Database(engine, file=file)
+    return Database(engine, _Sqlite(file))
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

@@ -6,7 +6,7 @@ is stamped with ``HEAD``; only an older one needs the steps, and Alembic, which 
 the next restart. A test holds that both ways end in the same schema.
 
 On SQLite all of it is one transaction: a crash leaves the old schema. On MySQL, where each DDL statement commits by
-itself, making tables is repeatable.
+itself, every statement can be repeated: tables and indices are made if absent, there and in the steps.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tracardi_lite.backends.registry.sql.tables import HEAD, metadata
 from tracardi_lite.errors import Misconfigured
 
 LOCK_WAIT_S = 60.0
+REBUILD_MAX_S = 600.0
 
 # Alembic's own table, as Alembic makes it.
 alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
@@ -38,9 +39,9 @@ async def migrate(database: Database) -> list[str]:
         if before == HEAD:
             return []
         if before is None:
-            await database.write(_create)
+            await database.rebuild(_create, REBUILD_MAX_S)
             return [f"made the registry's tables (schema {HEAD})"]
-        await database.write(_upgrade)
+        await database.rebuild(_upgrade, REBUILD_MAX_S)
         return [f"brought the registry's schema from {before or '0000'} to {HEAD}"]
 
 
@@ -56,15 +57,20 @@ async def _current(database: Database) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """None: an empty database."""
+    """None: an empty database, or one whose making was cut off before its end."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return str(connection.execute(select(alembic_version.c.version_num)).scalar() or "")
+    found = str(connection.execute(select(alembic_version.c.version_num)).scalar() or "")
+    # Only where DDL is not transactional can the table be there without its row.
+    return found if found or connection.dialect.name == "sqlite" else None
 
 
 def _create(connection: Connection) -> None:
     metadata.create_all(connection)
-    alembic_version.create(connection)
+    for table in metadata.sorted_tables:
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
+    alembic_version.create(connection, checkfirst=True)
     connection.execute(alembic_version.insert().values(version_num=HEAD))
 
 

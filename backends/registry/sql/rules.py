@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, case, delete, func, select
 
-from tracardi_lite.backends.registry.sql.catalog import check_names, encoded
+from tracardi_lite.backends.registry.sql.catalog import check_names, encoded, is_id
 from tracardi_lite.backends.registry.sql.database import upsert
 from tracardi_lite.backends.registry.sql.tables import revision, rule
 from tracardi_lite.errors import BadInput
@@ -35,6 +35,8 @@ def checked_rule(made: Rule) -> str:
 
 
 def get_rule(connection: Connection, context: str, kind: str, id: str) -> Rule | None:
+    if kind not in RULE_KINDS or not is_id(id):
+        return None
     query = select(rule.c.record).where(rule.c.context == context, rule.c.kind == kind, rule.c.id == id)
     record = connection.execute(query).scalar()
     return None if record is None else _decode(record)

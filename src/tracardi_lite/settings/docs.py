@@ -61,17 +61,8 @@ def _cell(text: str) -> str:
 
 ROLE_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(section.title for section in sections()),
-    "api": ("Process", "Backends", "Elasticsearch", "Collector", "Queue", "Partitions of the store", "Admin"),
-    "worker": (
-        "Process",
-        "Backends",
-        "Elasticsearch",
-        "Collector",
-        "Queue",
-        "Workers",
-        "Partitions of the store",
-        "Admin",
-    ),
+    "api": tuple(section.title for section in sections() if section.title != "Workers"),
+    "worker": tuple(section.title for section in sections()),
 }
 """Which sections a role's example shows: workers keep what the collector's and admin's settings say, too."""
 

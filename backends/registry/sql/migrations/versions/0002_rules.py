@@ -24,11 +24,13 @@ def upgrade() -> None:
         sa.Column("search", sa.Text, nullable=False),
         sa.Column("record", sa.Text, nullable=False),
         sa.Column("updated_ms", sa.BigInteger, nullable=False),
+        if_not_exists=True,
         **MYSQL,
     )
     op.create_table(
         "revision",
         sa.Column("name", sa.String(255), primary_key=True),
         sa.Column("number", sa.BigInteger, nullable=False),
+        if_not_exists=True,
         **MYSQL,
     )
