@@ -35,3 +35,13 @@ def test_message_ids_are_unique_uuids_whose_events_are_in_order() -> None:
     ids = [event_id(message, 0) for message in messages]
     assert ids == sorted(ids)
     assert len({event_id(messages[0], index) for index in range(1000)}) == 1000
+
+
+def test_who_is_told_one_message_id_cannot_tell_the_next() -> None:
+    make = message_ids()
+    # More than are made from one draw of random bytes.
+    heads = [make()[:23] for _ in range(1000)]
+
+    assert len(set(heads)) == 1000
+    varying = [index for index in range(23) if len({head[index] for head in heads}) == 16]
+    assert len(varying) == 18, "every digit but the layout's differs from id to id"

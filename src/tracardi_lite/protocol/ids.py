@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import count
+
+_RANDOM_BYTES = 9
+_IDS_AT_ONCE = 256
 
 
 def derive_uuid(*parts: str) -> str:
@@ -28,11 +31,21 @@ def event_id(message_id: str, index: int) -> str:
 
 
 def message_ids() -> Callable[[], str]:
-    """A source of unique message ids, shaped as UUIDs (version 8): 74 random bits per source, then a counter.
+    """A source of unique ids, shaped as UUIDs (version 8): 72 random bits each, then a counter.
 
-    Ten times cheaper than uuid4, which shows at the door's rate. Ids of one source are ordered by its use.
+    Unpredictable, though everybody is told their own: who could guess the next message's id would know the ids of its
+    events and send them first, and who could guess a session's id would have its profile. Random bits are asked of the
+    system for many ids at a time, which makes one several times cheaper than uuid4; that shows at the door's rate.
     """
-    text = os.urandom(10).hex()
-    prefix = f"{text[:8]}-{text[8:12]}-8{text[12:15]}-a{text[15:18]}-"
     counter = count(int.from_bytes(os.urandom(4)))
-    return lambda: f"{prefix}{next(counter):012x}"
+
+    def ids() -> Iterator[str]:
+        while True:
+            text = os.urandom(_RANDOM_BYTES * _IDS_AT_ONCE).hex()
+            for at in range(0, len(text), 2 * _RANDOM_BYTES):
+                yield (
+                    f"{text[at : at + 8]}-{text[at + 8 : at + 12]}-8{text[at + 12 : at + 15]}"
+                    f"-a{text[at + 15 : at + 18]}-{next(counter):012x}"
+                )
+
+    return ids().__next__
