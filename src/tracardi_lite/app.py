@@ -49,6 +49,7 @@ from tracardi_lite.ports.registry import Registry
 from tracardi_lite.ports.store import Store
 from tracardi_lite.protocol.identity import Identity
 from tracardi_lite.settings import Settings
+from tracardi_lite.settings.schema import DEFAULT_MERGING_SECRET
 from tracardi_lite.tracker import asset
 
 log = structlog.get_logger(__name__)
@@ -148,6 +149,10 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, Insta
     clock, metrics = SystemClock(), Metrics()
     registry = await stack.enter_async_context(wiring.open_registry(settings))
     report = await install(settings, registry)
+    if settings.apm and settings.auto_profile_merging == DEFAULT_MERGING_SECRET:
+        log.warning(
+            "default_merging_secret", fix="fine for a trial; before real customers come, set AUTO_PROFILE_MERGING"
+        )
     queue = await stack.enter_async_context(wiring.open_queue(settings))
     store = await stack.enter_async_context(wiring.open_store(settings))
     cache = await stack.enter_async_context(wiring.open_cache(settings))

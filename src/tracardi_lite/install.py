@@ -6,6 +6,7 @@ together make one of each, and a second run changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -13,8 +14,10 @@ import secrets
 from msgspec import Struct, field
 
 from tracardi_lite.errors import BadInput, Misconfigured
+from tracardi_lite.pipeline.merging.identification import merging_of
 from tracardi_lite.ports.registry import EventSource, Named, Registry, User
 from tracardi_lite.settings import Settings
+from tracardi_lite.settings.schema import DEFAULT_MERGING_SECRET
 
 IDENTITY_SECRET = "identity"  # noqa: S105  # its name, not its value
 """The secret that ``protocol.identity`` issues profile ids with."""
@@ -28,6 +31,10 @@ LOCKED = (
     "log_partitioning",
 )
 """Settings that records already written depend on: what the first start had holds for ever."""
+
+EMBEDDED = frozenset({"sqlite", "memory"})
+"""Backends that come with the program: trials, where the default secret of merging does."""
+MERGING_SECRET_CHARS_MIN = 20
 
 DEFAULT_ADMIN = "admin@localhost"
 PASSWORD_CHARS_MIN = 8
@@ -65,8 +72,10 @@ async def install(
     if token is not None:
         _check_token(settings, token)
     _check_login(username, password)
+    check_merging(settings)
     report = InstallReport(lines=await registry.migrate())
     await _lock_settings(settings, registry)
+    await _lock_merging_secret(settings, registry)
     await _make_secret(registry, report)
     if await registry.seed_source(default_source()):
         report.lines.append("made the open REST event source: default")
@@ -88,6 +97,29 @@ def default_source() -> EventSource:
         groups=["REST"],
         tags=["rest"],
     )
+
+
+def check_merging(settings: Settings) -> None:
+    """Raises ``Misconfigured`` for settings of merging that can't be served with."""
+    merging_of(settings)
+    secret = settings.auto_profile_merging
+    if secret != DEFAULT_MERGING_SECRET:
+        if len(secret) < MERGING_SECRET_CHARS_MIN:
+            raise Misconfigured(
+                "auto_profile_merging",
+                f"has {len(secret)} characters.",
+                f"Give at least {MERGING_SECRET_CHARS_MIN}: `openssl rand -hex 16` makes 32.",
+            )
+        return
+    for key in ("store_url", "queue_url", "registry_url"):
+        scheme = getattr(settings, key).partition(":")[0].lower()
+        if settings.apm and scheme not in EMBEDDED:
+            raise Misconfigured(
+                "auto_profile_merging",
+                f"is the default, which everybody knows, and {key} is {scheme}: no trial any more.",
+                "Choose a secret of at least 20 characters, the same on every process and for ever "
+                "(`openssl rand -hex 16` makes one), or turn merging off with APM=no.",
+            )
 
 
 def _check_token(settings: Settings, token: str) -> None:
@@ -114,6 +146,19 @@ async def _lock_settings(settings: Settings, registry: Registry) -> None:
                 f"is {wanted}, but was {holds} when this installation was made, and can't change.",
                 f"Set it to {holds}, or start with an empty data directory.",
             )
+
+
+async def _lock_merging_secret(settings: Settings, registry: Registry) -> None:
+    """Held like the locked settings, as a fingerprint: the registry need not know it, nor any message show it."""
+    if not settings.apm:
+        return
+    wanted = hashlib.sha256(f"merging:{settings.auto_profile_merging}".encode()).hexdigest()
+    if await registry.locked("auto_profile_merging_fingerprint", wanted) != wanted:
+        raise Misconfigured(
+            "auto_profile_merging",
+            "is another than when this installation was made; with it, nobody who comes back would be recognised.",
+            "Set it to what it was, or start with an empty data directory.",
+        )
 
 
 async def _make_secret(registry: Registry, report: InstallReport) -> None:

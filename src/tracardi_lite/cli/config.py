@@ -14,6 +14,7 @@ from tracardi_lite import wiring
 from tracardi_lite.cli import show
 from tracardi_lite.cli.runtime import json_option, with_loaded
 from tracardi_lite.errors import Misconfigured
+from tracardi_lite.install import check_merging
 from tracardi_lite.settings import Loaded, Settings
 from tracardi_lite.settings.fields import FIELDS, Field
 from tracardi_lite.settings.values import plain, shown
@@ -118,6 +119,10 @@ def _obstacles(settings: Settings) -> Iterator[str]:
             open_backend(settings)
         except Misconfigured as error:
             yield str(error)
+    try:
+        check_merging(settings)
+    except Misconfigured as error:
+        yield str(error)
     if not _writable(settings.data_dir.absolute()):
         yield f"data_dir: {settings.data_dir} can't be written to"
     if settings.tracker_dir and not Path(settings.tracker_dir).is_dir():

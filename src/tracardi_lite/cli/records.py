@@ -11,6 +11,7 @@ import msgspec
 from tracardi_lite.cli import runtime, show
 from tracardi_lite.cli.runtime import json_option, store_of, with_settings, yes_option
 from tracardi_lite.partitioning import starts_ms
+from tracardi_lite.pipeline.merging.marks import history
 from tracardi_lite.ports.store import Kind, PartitionInfo, Query, Record, Store
 from tracardi_lite.query import Compare, Or
 from tracardi_lite.settings import Settings
@@ -42,20 +43,35 @@ async def find_profile(store: Store, id: str) -> Record | None:
 
 @click.command()
 @click.argument("id")
+@click.option("--history", "tell", is_flag=True, help="Which profiles became this one: when, why, what came of each.")
 @json_option
 @with_settings
-def profile(settings: Settings, id: str, as_json: bool) -> int:
+def profile(settings: Settings, id: str, tell: bool, as_json: bool) -> int:
     """Show the profile that ID means; ids that were merged into another lead to that one.
 
     \b
     Examples:
       tracardi-lite profile 0c47…
       tracardi-lite profile 0c47… --json | jq .data
+      tracardi-lite profile 0c47… --history
     """
     record = runtime.run(_profile(settings, id))
     if record is None:
         click.echo(f"No profile {id}.", err=True)
         return 1
+    if tell:
+        merges = history(msgspec.json.decode(record.doc))
+        if as_json:
+            show.as_json(merges)
+            return 0
+        if record.id != id:
+            click.echo(f"{id} is now {record.id}")
+        show.table(
+            ("when", "profile", "became", "because of", "events", "fields that came from it"),
+            [_merge_row(merge) for merge in merges],
+            f"{record.id} was never merged with another.",
+        )
+        return 0
     if as_json:
         click.echo(record.doc)
         return 0
@@ -63,6 +79,17 @@ def profile(settings: Settings, id: str, as_json: bool) -> int:
         click.echo(f"{id} is now {record.id}")
     show.table(("field", "value"), list(leaves(msgspec.json.decode(record.doc))))
     return 0
+
+
+def _merge_row(merge: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        merge.get("at"),
+        merge.get("id"),
+        merge.get("into"),
+        ", ".join(merge.get("why") or ()),
+        merge.get("events"),
+        ", ".join(merge.get("fields") or ()),
+    )
 
 
 async def _profile(settings: Settings, id: str) -> Record | None:

@@ -388,13 +388,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         "data.contact.phone.whatsapp"
     )
     identification_point_type: Annotated[
-        Literal["", "restricted", "anonymous"],
+        Literal["any", "restricted", "anonymous"],
         Option(
-            text="Empty: any event that gives a profile a merge key identifies it. restricted: only those of "
+            text="any: any event that gives a profile a merge key identifies it. restricted: only those of "
             "identification_event_type. anonymous: the same, and then all profiles with the key are merged, however "
             "they came by it."
         ),
-    ] = ""
+    ] = "any"
     identification_event_type: Annotated[
         str, Option(text="Event types that identify, separated by commas; acts with identification_point_type.")
     ] = ""

@@ -2,7 +2,7 @@
 
 ``IDENTIFICATION_EVENT_PROPERTY`` says which fields count. ``IDENTIFICATION_POINT_TYPE`` says which events do:
 
-* "" - any event that gives the profile a key.
+* ``any`` - any event that gives the profile a key.
 * ``restricted`` - those of ``IDENTIFICATION_EVENT_TYPE`` alone. Profiles that came by the same value in another way
   stay apart.
 * ``anonymous`` - the same, but then all profiles that have the value are merged, however they came by it.
@@ -29,15 +29,15 @@ class Identification(Struct, frozen=True):
     """What of an applied event is to be claimed for its profile."""
 
     keys: MergeKeys
-    point: Literal["", "restricted", "anonymous"] = ""
+    point: Literal["any", "restricted", "anonymous"] = "any"
     types: frozenset[str] = frozenset()
-    """Event types that identify, where ``point`` is not ""."""
+    """Event types that identify, where ``point`` is not ``any``."""
 
     def gather(self, profile: dict[str, Any], found: dict[str, str], type: str) -> None:
         """After an event of ``type`` was applied: list the profile's new keys in its ids, in place, and in ``found``
         (hash → field) those that are to be claimed."""
         self.keys.follow(profile)
-        identifies = not self.point or type in self.types
+        identifies = self.point == "any" or type in self.types
         if not identifies and self.point == "restricted":
             return
         ids = profile["ids"]
@@ -46,7 +46,7 @@ class Identification(Struct, frozen=True):
             if is_new and len(ids) < IDS_MAX:
                 ids.append(key)
             # A listed key is a claimed one, unless events that don't identify list keys, too.
-            if identifies and (is_new or self.point):
+            if identifies and (is_new or self.point != "any"):
                 found[key] = name
 
 
@@ -71,7 +71,7 @@ def merging_of(settings: Settings) -> Merging:
         except ValueError as error:
             raise Misconfigured("identification_event_property", str(error)) from error
     types = frozenset(normalise_type(part) for part in settings.identification_event_type.split(",") if part.strip())
-    if settings.identification_point_type and not types:
+    if settings.identification_point_type != "any" and not types:
         raise Misconfigured(
             "identification_event_type",
             f"is empty, so that no event would identify anybody; identification_point_type is "
