@@ -464,6 +464,43 @@ async def test_a_replacing_webhook_takes_the_profile_id_from_the_properties(door
 
     assert (answer["profile"]["id"], answer["session"]["id"], status) == ("crm-1", "crm-1", 422)
 
+    _, answer = await door.post({"user": {"id": "crm-1"}}, "/collect/order/hook/s-9")
+    assert (answer["profile"]["id"], answer["session"]["id"]) == ("crm-1", "s-9")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"Content-Disposi",
+        b"Content-Disposition: form-data\r\n\r\nx\r\n--B--\r\n",
+        b'Content-Disposition: form-data; name="a"\r\nContent-Type: text/plain; charset=klingon\r\n\r\nx\r\n--B--\r\n',
+        b'Content-Disposition: form-data; name="a"\r\nContent-Transfer-Encoding: rot13\r\n\r\nx\r\n--B--\r\n',
+        b'Content-Disposition: form-data; name="a"\r\n\r\n\xff\r\n--B--\r\n',
+    ],
+)
+async def test_a_broken_multipart_form_is_refused(door: Door, part: bytes) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+
+    status, answer = await door.post(b"--B\r\n" + part, "/collect/order/hook", headers=kind)
+
+    assert (status, answer["detail"][0]["type"]) == (422, "dict_type")
+    assert await door.queued() == []
+
+
+async def test_a_multipart_form_that_does_not_arrive_is_408_and_a_large_one_413(tmp_path: Path) -> None:
+    kind = "multipart/form-data; boundary=B"
+    begin = b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    async with opened(tmp_path, request_timeout=1.0, body_max=2000, event_max=1000) as door:
+        server_ = door.client.server
+        reader, writer = await asyncio.open_connection(server_.host, server_.port)
+        head = f"POST /collect/x/hook HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 500\r\n\r\n"
+        writer.write(head.encode() + begin)
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+        large = begin + b"x" * 3000 + b"\r\n--B--\r\n"
+        status, answer = await door.post(large, "/collect/x/hook", headers={"Content-Type": kind})
+    assert (status, answer) == (413, {"detail": "The body is larger than 2000 bytes."})
+
 
 async def test_a_redirect_registers_its_event_and_leads_on(door: Door) -> None:
     door.rules.sources["r"] = EventSource(id="r", type=["redirect"])

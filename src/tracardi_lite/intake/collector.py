@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiohttp import hdrs, web
@@ -32,6 +32,7 @@ from tracardi_lite.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+Read = TypeVar("Read")
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 SENSITIVE = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -84,7 +85,7 @@ class Collector:
         track = self._guarded(self.track, "track")
         collect = self._guarded(self.collect, "collect")
         redirect = self._guarded(self.redirect, "redirect")
-        routes = [web.post("/track", track), web.post("/track/", track), web.put("/track", track)]
+        routes = [route(path, track) for path in ("/track", "/track/") for route in (web.post, web.put)]
         for path in ("/collect/{event_type}/{source_id}", "/collect/{event_type}/{source_id}/{session_id}"):
             routes += [web.post(path, collect), web.get(path, collect, allow_head=False)]
         for path in ("/redirect/{redirect_id}", "/redirect/{redirect_id}/{session_id}"):
@@ -110,10 +111,7 @@ class Collector:
         session = request.match_info.get("session_id", "").strip()
         gate = await self._gate(request, request.match_info["source_id"].strip(), 1, "webhook")
         properties = await self._properties(request)
-        if session:
-            who = webhook.Stand(gate, session=session)
-        else:
-            who = webhook.stand(gate, event_type, properties, self._identity, self._find_key)
+        who = webhook.stand(gate, session, event_type, properties, self._identity, self._find_key)
         payload = webhook.payload_of(gate.id, event_type, properties, who.session, who.profile)
         call = decode(payload, self._settings.event_max)
         return await self._take(request, call, payload, who.gate, profile_less=who.profile_less)
@@ -146,33 +144,39 @@ class Collector:
         if request.method == hdrs.METH_GET:
             return webhook.query_properties(request)
         if request.content_type == webhook.MULTIPART_TYPE:
-            return await webhook.multipart_properties(request)
+            return await self._arrived(request, webhook.multipart_properties(request))
         return webhook.body_properties(request.content_type, await self._read(request))
 
     async def _read(self, request: web.Request) -> bytes:
-        """The whole body, decompressed, within every bound (size, memory of all that is in flight, time).
+        """The whole body, decompressed, within every bound."""
+        body = await self._arrived(request, request.read())
+        if request.content_length != len(body):
+            self._hold(request, len(body))
+        return body
+
+    async def _arrived(self, request: web.Request, reading: Coroutine[Any, Any, Read]) -> Read:
+        """What ``reading`` makes of the body, within every bound (size, memory of all that is in flight, time).
 
         What it takes of ``in_flight_max`` is held until the request is answered.
         """
         length = request.content_length
-        # A body of unannounced or compressed length is only known when it is read: until then it counts as small.
-        self._hold(request, BODY_GUESS if length is None else length)
-        content = request.content
         try:
-            if content.is_eof():
-                body = await request.read()
-            else:
-                async with asyncio.timeout(self._settings.request_timeout):
-                    body = await request.read()
+            # A body of unannounced or compressed length is only known when it is read: until then it counts as small.
+            self._hold(request, BODY_GUESS if length is None else length)
+        except Full:
+            reading.close()
+            raise
+        try:
+            if request.content.is_eof():
+                return await reading
+            async with asyncio.timeout(self._settings.request_timeout):
+                return await reading
         except TimeoutError as error:
             raise BadInput(408, f"The body did not arrive within {self._settings.request_timeout:g} s.") from error
         except web.HTTPRequestEntityTooLarge as error:
             raise BadInput(413, f"The body is larger than {self._settings.body_max} bytes.") from error
         except web.RequestPayloadError as error:
             raise BadInput(400, "The body can't be read: broken Content-Encoding or transfer.") from error
-        if length != len(body):
-            self._hold(request, len(body))
-        return body
 
     def _hold(self, request: web.Request, size: int) -> None:
         """Count ``size`` bytes as in flight for this request, instead of what it held; Full when that is too much."""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 
 from tracardi_lite.errors import BadInput
@@ -49,7 +50,8 @@ async def multipart_properties(request: web.Request) -> dict[str, Any]:
     """A multipart form's fields; of a file, its name. Reads the body itself, within the server's bound."""
     try:
         form = await request.post()
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
+        # What aiohttp raises of broken parts: their frame, headers, encoding or character set.
         raise _not_an_object("a broken multipart form") from error
     return {name: value.filename if isinstance(value, web.FileField) else str(value) for name, value in form.items()}
 
@@ -69,8 +71,11 @@ def body_properties(content_type: str, body: bytes) -> dict[str, Any]:
     return value
 
 
-def stand(gate: Gate, event_type: str, properties: dict[str, Any], identity: Identity, find_key: FindKey) -> Stand:
-    """Whose a session-less webhook event is: nobody's, unless the source is set to make or read a profile (§2)."""
+def stand(
+    gate: Gate, session: str, event_type: str, properties: dict[str, Any], identity: Identity, find_key: FindKey
+) -> Stand:
+    """Whose a webhook event is (§2): of the profile that the source reads from the properties, else of the session in
+    the path, else of a profile that the source makes, else nobody's. ``session`` is "" where the path has none."""
     if gate.replace_profile_id:
         profile = _at_path(properties, gate.replace_profile_id)
         if isinstance(profile, int) and not isinstance(profile, bool):
@@ -88,7 +93,9 @@ def stand(gate: Gate, event_type: str, properties: dict[str, Any], identity: Ide
                 ],
             )
         profile = profile.strip()
-        return Stand(replace(gate, static=True), session=profile, profile=profile)
+        return Stand(replace(gate, static=True), session=session or profile, profile=profile)
+    if session:
+        return Stand(gate, session=session)
     if gate.generate_profile:
         key = find_key(event_type, properties)
         profile = identity.derive_from_key(key) if key else identity.issue()
