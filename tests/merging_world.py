@@ -108,11 +108,13 @@ class Call(Struct):
     issued: bool
     events: list[dict[str, Any]]
     passed: str | None = None
+    world: str = ""
+    """Begins all ids of the story."""
 
     def message(self, stream: str, position: int) -> Message:
         at_ms = NOW_MS + self.number * 1000
         head = Head(
-            id=f"m{self.number}",
+            id=f"{self.world}m{self.number}",
             received_ms=at_ms,
             source="default",
             session=self.session,
@@ -127,10 +129,10 @@ class Call(Struct):
 EMAILS = ("main", "private", "business")
 
 
-def story(draw: random.Random) -> list[Call]:
+def story(draw: random.Random, world: str) -> list[Call]:
     """Two to four people of few e-mail addresses, so that they turn out to be fewer."""
-    people = [f"p{n}" for n in range(draw.randint(2, 4))]
-    values = [f"v{n}@x" for n in range(draw.randint(1, 3))]
+    people = [f"{world}p{n}" for n in range(draw.randint(2, 4))]
+    values = [f"{world}v{n}@x" for n in range(draw.randint(1, 3))]
     calls = []
     for number in range(draw.randint(3, 8)):
         person = draw.choice(people)
@@ -139,11 +141,12 @@ def story(draw: random.Random) -> list[Call]:
         calls.append(
             Call(
                 number,
-                f"i{number}" if issued else person,
+                f"{world}i{number}" if issued else person,
                 f"s-{person}",
                 issued,
                 events,
                 draw.choice(people) if draw.random() < 0.1 else None,
+                world,
             )
         )
     return calls
@@ -180,15 +183,18 @@ class _Zombie(Struct, eq=False):
 
 
 class World:
-    def __init__(self, seed: int, calls: Sequence[Call] | None = None, *, store: Store | None = None) -> None:
+    """``store``: one that never waits. Several worlds may share one, if each has a ``name`` of its own."""
+
+    def __init__(self, seed: int, store: Store | None = None, name: str = "") -> None:
         self.draw = random.Random(seed)
-        self.calls = list(story(self.draw) if calls is None else calls)
+        self.calls = story(self.draw, name)
         self.store = store or MemoryStore()
+        self._name = name
         self.trace: list[str] = []
         """Every choice of the scheduler: two runs with the same are the same."""
         self._stepped = SteppedStore(self.store)
         self._clock = Standing()
-        self._metrics = METRICS
+        self._metrics = Metrics()
         self._logs: dict[str, list[Message]] = defaultdict(list)
         for call in self.calls:
             # A stream of its own for each routing key: everything may happen at once.
@@ -285,8 +291,13 @@ class World:
     # --- the judgement ---
 
     def judge(self) -> None:
-        problems = list(Verdict(self.calls, _now(_everything(self.store)), self.entry).problems())
+        problems = list(Verdict(self.calls, _now(_everything(self.store, self._name)), self.entry).problems())
         assert not problems, "\n".join(problems)
+
+    @property
+    def merged(self) -> int:
+        """How many merges were begun and came to an end."""
+        return self._metrics.profiles_merged.value
 
     def entry(self, key: str) -> Any:
         return _now(self.store.lookup([key]))[0]
@@ -295,16 +306,16 @@ class World:
 class Everything(Struct):
     events: list[dict[str, Any]]
     profiles: dict[str, dict[str, Any]]
-    sessions: list[dict[str, Any]]
 
 
-async def _everything(store: Store) -> Everything:
+async def _everything(store: Store, world: str) -> Everything:
     await store.refresh()
-    kinds = {}
-    for kind in ("event", "profile", "session"):
-        page = await store.search(kind, Query(limit=1000))  # type: ignore[arg-type]
-        kinds[kind] = [_decode(doc) for doc in page.result]
-    return Everything(kinds["event"], {doc["id"]: doc for doc in kinds["profile"]}, kinds["session"])
+    events = [_decode(doc) for doc in (await store.search("event", Query(limit=1000))).result]
+    profiles = [_decode(doc) for doc in (await store.search("profile", Query(limit=1000))).result]
+    return Everything(
+        [event for event in events if event["metadata"]["aux"]["message"].startswith(world)],
+        {profile["id"]: profile for profile in profiles if profile["id"].startswith(world)},
+    )
 
 
 class Verdict:
@@ -373,7 +384,7 @@ class Verdict:
         """Who shares a session or an address is one, and nobody else is (but those that another domain handed over)."""
         owners: dict[int, str] = {}
         for event in self._all.events:
-            number = int(event["metadata"]["aux"]["message"][1:])
+            number = int(event["metadata"]["aux"]["message"].rpartition("m")[2])
             owners.setdefault(number, self.resolve(event["profile"]["id"]))
             if owners[number] != self.resolve(event["profile"]["id"]):
                 yield f"m{number} belongs to two"
@@ -469,13 +480,28 @@ def _now(act: Awaitable[T]) -> T:
     raise AssertionError("it waits")
 
 
-METRICS = Metrics()
 _BACKOFF = Backoff(0.0, 0.0)
 
 
-def explore(seed: int) -> World:
+class Bridge:
+    """A store that waits, for callers that have no loop: each call runs the store's own to its end."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        act = getattr(self._store, name)
+
+        async def bridged(*args: Any) -> Any:
+            return self._loop.run_until_complete(act(*args))
+
+        return bridged
+
+
+def explore(seed: int, store: Store | None = None, name: str = "") -> World:
     """One story, one order of events; raises AssertionError with the seed when anything is not as it must be."""
-    world = World(seed)
+    world = World(seed, store, name)
     try:
         world.run()
         world.judge()

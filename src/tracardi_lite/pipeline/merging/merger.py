@@ -288,4 +288,4 @@ class Merger:
 
     def _tell(self, loser: Place, survivor: Place, why: Why) -> None:
         self.merged += 1
-        log.info("profiles_merged", survivor=survivor.id, loser=loser.id, why=why.keys)
+        log.debug("profiles_merged", survivor=survivor.id, loser=loser.id, why=why.keys)
