@@ -36,6 +36,8 @@ EMBEDDED = frozenset({"sqlite", "memory"})
 """Backends that come with the program: trials, where the default secret of merging does."""
 MERGING_SECRET_CHARS_MIN = 20
 
+MERGING_FINGERPRINT = "auto_profile_merging_fingerprint"
+
 DEFAULT_ADMIN = "admin@localhost"
 PASSWORD_CHARS_MIN = 8
 REST_BRIDGE = Named(id="778ded05-4ff3-4e08-9a86-72c0195fa95d", name="REST API Bridge")
@@ -74,8 +76,8 @@ async def install(
     _check_login(username, password)
     check_merging(settings)
     report = InstallReport(lines=await registry.migrate())
-    await _lock_settings(settings, registry)
-    await _lock_merging_secret(settings, registry)
+    for key, wanted in _decisions(settings):
+        _check_decision(key, wanted, await registry.locked(key, wanted))
     await _make_secret(registry, report)
     if await registry.seed_source(default_source()):
         report.lines.append("made the open REST event source: default")
@@ -136,29 +138,45 @@ def _check_login(username: str | None, password: str | None) -> None:
         raise BadInput(422, f"The password needs at least {PASSWORD_CHARS_MIN} characters.")
 
 
-async def _lock_settings(settings: Settings, registry: Registry) -> None:
-    for key in LOCKED:
-        wanted = str(getattr(settings, key))
-        holds = await registry.locked(key, wanted)
-        if holds != wanted:
-            raise Misconfigured(
-                key,
-                f"is {wanted}, but was {holds} when this installation was made, and can't change.",
-                f"Set it to {holds}, or start with an empty data directory.",
-            )
+def _decisions(settings: Settings) -> list[tuple[str, str]]:
+    """What is decided once: names in the registry, and what the settings say now."""
+    found = [(key, str(getattr(settings, key))) for key in LOCKED]
+    if settings.apm:
+        # As a fingerprint: the registry need not know it, nor any message show it.
+        wanted = hashlib.sha256(f"merging:{settings.auto_profile_merging}".encode()).hexdigest()
+        found.append((MERGING_FINGERPRINT, wanted))
+    return found
 
 
-async def _lock_merging_secret(settings: Settings, registry: Registry) -> None:
-    """Held like the locked settings, as a fingerprint: the registry need not know it, nor any message show it."""
-    if not settings.apm:
+def _check_decision(key: str, wanted: str, holds: str) -> None:
+    if holds == wanted:
         return
-    wanted = hashlib.sha256(f"merging:{settings.auto_profile_merging}".encode()).hexdigest()
-    if await registry.locked("auto_profile_merging_fingerprint", wanted) != wanted:
+    if key == MERGING_FINGERPRINT:
         raise Misconfigured(
             "auto_profile_merging",
             "is another than when this installation was made; with it, nobody who comes back would be recognised.",
             "Set it to what it was, or start with an empty data directory.",
         )
+    raise Misconfigured(
+        key,
+        f"is {wanted}, but was {holds} when this installation was made, and can't change.",
+        f"Set it to {holds}, or start with an empty data directory.",
+    )
+
+
+async def planned(settings: Settings, registry: Registry) -> list[str]:
+    """What ``install`` without a login would do to a registry whose schema is up to date; raises as it does."""
+    check_merging(settings)
+    lines = []
+    for key, wanted in _decisions(settings):
+        holds = await registry.decided(key)
+        if holds is None:
+            lines.append("fix the merging secret" if key == MERGING_FINGERPRINT else f"fix {key} as {wanted}")
+        else:
+            _check_decision(key, wanted, holds)
+    if not any("admin" in user.roles for user in await registry.users()):
+        lines.append(f"make the administrator {DEFAULT_ADMIN} with a generated password")
+    return lines
 
 
 async def _make_secret(registry: Registry, report: InstallReport) -> None:

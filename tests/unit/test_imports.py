@@ -14,7 +14,7 @@ PACKAGE = "tracardi_lite"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"", "clock", "data", "errors", "ledger", "logs", "metrics", "partitioning", "protocol", "settings"}),
     frozenset({"ports", "query"}),
-    frozenset({"wiring", "install", "tracker", "intake", "pipeline", "flush", "admin"}),
+    frozenset({"wiring", "install", "provision", "tracker", "intake", "pipeline", "flush", "admin"}),
     frozenset({"app"}),
     frozenset({"cli", "__main__"}),
 )

@@ -234,8 +234,12 @@ class PulsarQueue:
 
     # --- beyond the port ---
     async def provision(self, *, dry_run: bool = False) -> list[str]:
-        """Make tenant, namespace, topics and policies as the settings say, see ``policy``."""
-        return await provision(self.admin, self._names, self._settings, dry_run=dry_run)
+        """Make tenant, namespace, topics and policies as the settings say, see ``policy`` and ``ports.provision``."""
+        try:
+            return await provision(self.admin, self._names, self._settings, dry_run=dry_run)
+        finally:
+            if not self._open:
+                await self.admin.close()  # it opens itself again when it is needed
 
     # --- inside ---
     @property

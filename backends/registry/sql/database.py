@@ -50,6 +50,10 @@ class Dialect(Protocol):
         """Longest that a call may take, where a server can be silent; None: a file answers, one way or the other."""
         ...
 
+    def is_there(self) -> bool:
+        """False when connecting would make an empty database."""
+        ...
+
     def prepare(self) -> None:
         """Before the first connection. May raise ``OSError``."""
         ...
@@ -74,6 +78,9 @@ class Database:
         """Connections are made when first needed."""
         with unavailable():
             self._dialect.prepare()
+
+    def is_there(self) -> bool:
+        return self._dialect.is_there()
 
     async def close(self) -> None:
         await greenlet_spawn(self._engine.dispose)
@@ -149,6 +156,9 @@ class _Sqlite:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+
+    def is_there(self) -> bool:
+        return self._file.exists()
 
     def prepare(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,14 @@ async def migrate(database: Database) -> list[str]:
         return [f"brought the registry's schema from {before or '0000'} to {HEAD}"]
 
 
+async def pending(database: Database) -> list[str]:
+    """What ``migrate`` would do; looks, and makes nothing."""
+    before = await _current(database) if database.is_there() else None
+    if before == HEAD:
+        return []
+    return [f"make the tables (schema {HEAD})" if before is None else f"bring the schema from {before} to {HEAD}"]
+
+
 async def _current(database: Database) -> str | None:
     revision = await database.read(_revision)
     if revision is not None and revision > HEAD:

@@ -14,7 +14,7 @@ from typing import Self
 
 from tracardi_lite.backends.registry.sql import accounts, catalog, rules, state
 from tracardi_lite.backends.registry.sql.database import Database
-from tracardi_lite.backends.registry.sql.migrate import migrate
+from tracardi_lite.backends.registry.sql.migrate import migrate, pending
 from tracardi_lite.backends.registry.sql.passwords import Passwords
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import BadInput, Unavailable
@@ -44,6 +44,15 @@ class SqlRegistry:
 
     async def migrate(self) -> list[str]:
         return await migrate(self._database)
+
+    async def provision(self, *, dry_run: bool = False) -> list[str]:
+        """The schema; see ``ports.provision``."""
+        try:
+            if not dry_run:
+                await self._database.open()
+            return await (pending if dry_run else migrate)(self._database)
+        finally:
+            await self._database.close()
 
     async def ping(self) -> None:
         await self._database.read(state.get_decision, "tenant_name")
@@ -184,6 +193,9 @@ class SqlRegistry:
         if holds is not None:
             return holds
         return await self._database.write(state.decide, key, value, self._clock.now_ms())
+
+    async def decided(self, key: str) -> str | None:
+        return await self._database.read(state.get_decision, key)
 
 
 def _checked(user: User, password: str | None) -> User:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -198,6 +199,15 @@ class Indices:
     async def _bring_template(self, kind: str) -> None:
         if kind in self._templates:
             return
+        if (ours := await self.outdated_template(kind)) is not None:
+            answer = await self._connection.do("PUT", self._template_target(kind), ours, fine=(400,))
+            if answer.status == 400:
+                raise Unavailable("store", f"Elasticsearch does not take the template of {kind}: {answer.cause}")
+            log.info("put an index template", name=self._names.template(kind))
+        self._templates.add(kind)
+
+    async def outdated_template(self, kind: str) -> dict[str, Any] | None:
+        """The template as it should be, if the cluster has none or another."""
         ask = self._connection.ask
         health = await ask(_Health, "GET", "/_cluster/health?filter_path=number_of_data_nodes")
         ours = mappings.template(
@@ -206,14 +216,12 @@ class Indices:
             shards=self._settings.elastic_index_shards,
             replicas=self._settings.elastic_index_replicas if health.number_of_data_nodes > 1 else 0,
         )
-        target = f"/_index_template/{quote(self._names.template(kind))}"
-        there = await ask(_Templates, "GET", target, missing=_Templates())
-        if all(each.index_template.meta.digest != ours["_meta"]["digest"] for each in there.index_templates):
-            answer = await self._connection.do("PUT", target, ours, fine=(400,))
-            if answer.status == 400:
-                raise Unavailable("store", f"Elasticsearch does not take the template of {kind}: {answer.cause}")
-            log.info("put an index template", name=self._names.template(kind))
-        self._templates.add(kind)
+        there = await ask(_Templates, "GET", self._template_target(kind), missing=_Templates())
+        digests = [each.index_template.meta.digest for each in there.index_templates]
+        return None if ours["_meta"]["digest"] in digests else ours
+
+    def _template_target(self, kind: str) -> str:
+        return f"/_index_template/{quote(self._names.template(kind))}"
 
     # listing
 

@@ -169,6 +169,16 @@ class IndexLifecycle:
     async def _set(self, index: str, change: dict[str, object]) -> None:
         await self._connection.do("PUT", f"/{quote(index)}/_settings", change)
 
+    async def missing_repository(self) -> str:
+        """Where snapshots should go, if the cluster has no repository of ours for it; else ""."""
+        if not self._place or (await self._connection.do("GET", self._path(), fine=(404,))).status != 404:
+            return ""
+        return self._place
+
+    async def make_repository(self) -> None:
+        """Name the place to the cluster. ``BadInput`` 422 where it can't be used."""
+        await self._ensure_repository()
+
     async def _ensure_repository(self) -> None:
         if self._has_repository:
             return

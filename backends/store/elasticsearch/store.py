@@ -20,6 +20,7 @@ from tracardi_lite.backends.store.elasticsearch.flight import Flight
 from tracardi_lite.backends.store.elasticsearch.indices import Indices
 from tracardi_lite.backends.store.elasticsearch.lifecycle import IndexLifecycle
 from tracardi_lite.backends.store.elasticsearch.names import Names
+from tracardi_lite.backends.store.elasticsearch.provision import Provision
 from tracardi_lite.backends.store.elasticsearch.reading import Reader
 from tracardi_lite.backends.store.elasticsearch.records import Records
 from tracardi_lite.backends.store.elasticsearch.searching import Searcher
@@ -63,8 +64,11 @@ class ElasticsearchStore:
         self._searcher = Searcher(self._connection, self._names)
         self.lifecycle = IndexLifecycle(self._connection, self._names, self._indices, settings, clock)
         """The optional part of the port (``ports.store.Lifecycle``)."""
+        self._provision = Provision(self._connection, self._names, self._indices, self.lifecycle, settings, clock)
+        self._is_entered = False
 
     async def __aenter__(self) -> Self:
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -124,6 +128,14 @@ class ElasticsearchStore:
 
     async def drop_partition(self, kind: Kind, name: str) -> bool:
         return await self._indices.drop(kind, name)
+
+    async def provision(self, *, dry_run: bool = False) -> list[str]:
+        """Templates, the first partitions, the snapshot repository; see ``ports.provision``."""
+        try:
+            return await self._provision.run(dry_run)
+        finally:
+            if not self._is_entered:
+                await self._connection.close()
 
     async def ping(self) -> None:
         await health.check(self._connection, self._names)

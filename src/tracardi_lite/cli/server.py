@@ -82,38 +82,56 @@ def _role(role: str | None, api: bool, worker: bool) -> str | None:
 @click.option("--username", metavar="EMAIL", help="The admin's login.  [default: admin@localhost]")
 @click.option("--password", help="The admin's password; without it one is made and shown.")
 @click.option("--token", help="The installation token, where INSTALLATION_TOKEN is set.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @with_settings
-def install(settings: Settings, username: str | None, password: str | None, token: str | None) -> None:
-    """Make what the server needs, without serving: stores, the source `default`, an admin.
+def install(settings: Settings, username: str | None, password: str | None, token: str | None, dry_run: bool) -> None:
+    """Make what the server needs, without serving: the registry's schema, an admin, the source `default`; in Pulsar
+    tenant, namespace, topics and policies; in Elasticsearch templates, first partitions and the snapshot repository.
 
-    Idempotent: what is there stays as it is, and each line says what was made.
+    Idempotent: what is there stays as it is, and each line says what was made or set. What does not fit what is there
+    and can't be changed any more is refused. Servers beside this machine's data directory need INSTALLATION_TOKEN.
 
     \b
-    Example:
+    Examples:
       tracardi-lite install --username me@example.com --password 'correct horse'
+      tracardi-lite install --dry-run
     """
-    runtime.run(_install(settings, username, password, token))
+    if dry_run:
+        lines = runtime.run(_plan(settings))
+        for line in lines or ["Nothing to do: all is there."]:
+            click.echo(line)
+    else:
+        runtime.run(_install(settings, username, password, token))
+
+
+async def _plan(settings: Settings) -> list[str]:
+    from tracardi_lite import provision
+
+    provision.check_allowed(settings)
+    return await provision.plan(settings)
 
 
 async def _install(settings: Settings, username: str | None, password: str | None, token: str | None) -> None:
     from tracardi_lite import install as installation
+    from tracardi_lite import provision
 
+    provision.check_allowed(settings)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Misconfigured("data_dir", f"can't make {settings.data_dir}: {error.strerror}.") from error
     async with wiring.open_registry(settings) as registry:
         report = await installation.install(settings, registry, username=username, password=password, token=token)
-    # Opened once, so that their files are there and a disk that can't hold them is found out now.
-    async with wiring.open_queue(settings):
-        pass
-    async with wiring.open_store(settings):
-        pass
-    for line in report.lines or ["Nothing to do: all is there."]:
-        click.echo(line)
-    if report.password is not None:
-        click.echo(f"\nThe admin, whose password is shown this once:\n  user      {report.username}")
-        click.echo(f"  password  {report.password}")
+    lines = report.lines
+    # Shown as soon as it is there: a queue that is away must not cost the only sight of the password.
+    try:
+        lines = lines + await provision.provision(settings, dry_run=False)
+    finally:
+        for line in lines or ["Nothing to do: all is there."]:
+            click.echo(line)
+        if report.password is not None:
+            click.echo(f"\nThe admin, whose password is shown this once:\n  user      {report.username}")
+            click.echo(f"  password  {report.password}")
 
 
 @click.command()

@@ -198,3 +198,7 @@ class Registry(Protocol):
     async def locked(self, key: str, value: str) -> str:
         """Write a setting that can't change later, if absent; the value that holds."""
         ...
+
+    async def decided(self, key: str) -> str | None:
+        """What ``locked`` holds for a key; None when nothing was written."""
+        ...
