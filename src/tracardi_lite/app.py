@@ -54,8 +54,9 @@ from tracardi_lite.tracker import asset
 
 log = structlog.get_logger(__name__)
 
-Announce = Callable[[Settings, InstallReport, str], None]
-"""(settings, what the installation did, address) → tells the operator; called once, when requests are answered."""
+Announce = Callable[[Settings, InstallReport, str | None], None]
+"""(settings, what the installation did, address) → tells the operator; called once, when requests are answered, or,
+with None for the address, when the start failed after an installation that made a password."""
 
 REFUSALS_EVERY_S = 1.0
 MAINTAIN_EVERY_S = 30.0
@@ -94,15 +95,31 @@ def run(settings: Settings, announce: Announce) -> int:
 async def _serve(settings: Settings, announce: Announce) -> int:
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        parts, report = await _open(settings, stack)
-        app = await _application(parts)
-        runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=max(1.0, settings.shutdown_timeout / 2)
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        # Before anything is made: a port that is taken is the commonest reason why a first start fails.
         listening = _listen(settings)
-        await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        stack.callback(listening.close)
+        registry = await stack.enter_async_context(wiring.open_registry(settings))
+        report = await install(settings, registry)
+        try:
+            parts = await _open(settings, registry, stack)
+            app = await _application(parts)
+            runner = web.AppRunner(
+                app, access_log=None, handle_signals=False, shutdown_timeout=max(1.0, settings.shutdown_timeout / 2)
+            )
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            try:
+                # Of two processes that bind one port at the same time, the second learns of it here; from uvloop,
+                # which listens for itself too, nobody would.
+                listening.listen(BACKLOG)
+            except OSError as error:
+                raise _cannot_listen(settings, listening.getsockname()[1], error) from error
+            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        except BaseException:
+            if report.password is not None:
+                # It is kept nowhere in clear: unsaid now, nobody would ever know it.
+                announce(settings, report, None)
+            raise
 
         drain = asyncio.Event()
         tasks = {asyncio.create_task(_housekeeping(parts), name="housekeeping")}
@@ -145,10 +162,8 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, InstallReport]:
+async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack) -> Parts:
     clock, metrics = SystemClock(), Metrics()
-    registry = await stack.enter_async_context(wiring.open_registry(settings))
-    report = await install(settings, registry)
     if settings.apm and settings.auto_profile_merging == DEFAULT_MERGING_SECRET:
         log.warning(
             "default_merging_secret", fix="fine for a trial; before real customers come, set AUTO_PROFILE_MERGING"
@@ -171,7 +186,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> tuple[Parts, Insta
                 raise TryLater("worker", problem)
 
         health.add("worker", working)
-    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker, rules), report
+    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker, rules)
 
 
 def _event_types(settings: Settings) -> EventTypes:
@@ -247,16 +262,20 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return _bound(settings, port)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise Misconfigured("host", f"can't listen on {settings.host}: {error.strerror}.") from error
-        if settings.role == "worker":
+        if error.errno == errno.EADDRINUSE and settings.role == "worker":
             log.warning("port_taken", port=port, using="a free one")
             return _bound(settings, 0)
-        raise Misconfigured(
-            "port",
-            f"{settings.host}:{port} is in use.",
-            "Choose another with --port, or share it among processes of this program with --reuse-port on each.",
-        ) from error
+        raise _cannot_listen(settings, port, error) from error
+
+
+def _cannot_listen(settings: Settings, port: int, error: OSError) -> Misconfigured:
+    if error.errno != errno.EADDRINUSE:
+        return Misconfigured("host", f"can't listen on {settings.host}: {error.strerror}.")
+    return Misconfigured(
+        "port",
+        f"{settings.host}:{port} is in use.",
+        "Choose another with --port, or share it among processes of this program with --reuse-port on each.",
+    )
 
 
 def _bound(settings: Settings, port: int) -> socket.socket:

@@ -302,6 +302,12 @@ def test_the_welcome_calls_the_program_as_this_shell_can(monkeypatch: pytest.Mon
     assert program(".venv/bin/tracardi-lite") == "tracardi-lite"
 
 
+def test_a_start_that_fails_after_the_installation_still_shows_the_password() -> None:
+    text = "\n".join(welcome(Settings(), Report(["made this"], "admin@localhost", "s3cret"), None))
+    assert text.count("s3cret") == 1
+    assert "curl" not in text
+
+
 def test_a_later_start_says_one_line() -> None:
     [line] = welcome(Settings(), Report([]), "http://127.0.0.1:8686")
     assert "http://127.0.0.1:8686" in line

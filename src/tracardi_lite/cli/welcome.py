@@ -38,26 +38,22 @@ class Report(Protocol):
         """The generated one; it is nowhere else in clear."""
 
 
-def print_welcome(settings: Settings, report: Report, address: str) -> None:
-    """To standard output, flushed. ``address`` is what is listened on, as a URL: ``http://127.0.0.1:8686``."""
+def print_welcome(settings: Settings, report: Report, address: str | None) -> None:
+    """To standard output, flushed. ``address`` is what is listened on, as a URL: ``http://127.0.0.1:8686``; None when
+    the start failed after the installation."""
     click.echo("\n".join(welcome(settings, report, address)))
 
 
-def welcome(settings: Settings, report: Report, address: str) -> list[str]:
-    """The lines. A start that made nothing new gets the short form."""
+def welcome(settings: Settings, report: Report, address: str | None) -> list[str]:
+    """The lines. A start that made nothing new gets the short form, one that failed only what must not get lost."""
+    if address is None:
+        return [f"tracardi-lite {__version__}: installed in {settings.data_dir}, but not started", *_made(report)]
     url = reachable(address)
     role = {"all": "collector and workers", "api": "collector", "worker": "workers"}[settings.role]
     lines = [f"tracardi-lite {__version__}: {role} on {url}, data in {settings.data_dir}"]
     if not report.lines and report.password is None:
         return lines
-    lines += [f"  {line}" for line in report.lines]
-    if report.password is not None:
-        lines += [
-            "",
-            "The admin, whose password is shown this once:",
-            f"  user      {report.username}",
-            f"  password  {report.password}",
-        ]
+    lines += _made(report)
     if settings.role != "worker":
         lines += [
             "",
@@ -68,6 +64,18 @@ def welcome(settings: Settings, report: Report, address: str) -> list[str]:
             f"  {command(settings, 'events --profile ID')}",
         ]
     lines += ["", f"Next: {url}/health/ready   {url}/metrics   `{command(settings, 'settings')}`", "Ctrl-C stops."]
+    return lines
+
+
+def _made(report: Report) -> list[str]:
+    lines = [f"  {line}" for line in report.lines]
+    if report.password is not None:
+        lines += [
+            "",
+            "The admin, whose password is shown this once:",
+            f"  user      {report.username}",
+            f"  password  {report.password}",
+        ]
     return lines
 
 

@@ -53,7 +53,7 @@ def cors(request: web.BaseRequest) -> dict[str, str]:
     origin = headers.get(hdrs.ORIGIN)
     if origin is None:
         return {}
-    allowed = {
+    allowed: dict[str, str] = {
         hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
         hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
         hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,

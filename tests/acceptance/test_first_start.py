@@ -1,0 +1,35 @@
+"""A first start that fails must not cost the only sight of the admin's password."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.program import Program
+
+pytestmark = pytest.mark.acceptance
+
+
+async def test_a_first_start_on_a_port_that_is_taken_makes_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        program = Program(tmp_path / "data", port=other.getsockname()[1])
+        program.launch()
+        assert await program.ended(20) == 2
+
+    assert "is in use" in program.log()
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_first_start_that_fails_after_the_installation_shows_the_password(tmp_path: Path) -> None:
+    broken = tmp_path / "types.json"
+    broken.write_text("{broken")
+    program = Program(tmp_path / "data", env={"EVENT_TYPES_FILE": str(broken)})
+    program.launch()
+    assert await program.ended(20) == 2
+
+    said = program.log()
+    assert "event_types_file" in said
+    assert "made the administrator" in said
+    assert "  password  " in said
