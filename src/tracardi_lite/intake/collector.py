@@ -20,6 +20,7 @@ from tracardi_lite.intake import answer, webhook
 from tracardi_lite.intake.admission import Admission, Visitor
 from tracardi_lite.intake.decode import Decoded, EventError, all_refused, decode, not_an_object
 from tracardi_lite.intake.headers import readable
+from tracardi_lite.intake.passes import passed_profile
 from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Gate, Sources
 from tracardi_lite.metrics import Metrics
@@ -217,6 +218,8 @@ class Collector:
             if len(call.errors) == len(events):
                 raise all_refused(call.errors)
         head = await self._admission.admit(call, gate, self._visitor(request), profile_less=profile_less)
+        if head.profile is not None:
+            head.passed = await passed_profile(call.payload.context, self._sources)
         start = perf_counter()
         await self._queue.publish(
             Publication(head.profile or head.id, encode_head(head), body, len(events) - len(call.errors))

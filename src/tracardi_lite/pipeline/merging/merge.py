@@ -71,10 +71,10 @@ class _Merge(Struct):
             return self._lone(path, ours, self.ours, self.theirs)
         if _is_nothing(ours):
             value = self._lone(path, theirs, self.theirs, self.ours)
-            if value is theirs:
-                self.taken.append(join(path))
-                return value
-            return ours
+            if value is MISSING:
+                return ours
+            self.taken.append(join(path))
+            return value
         if type(ours) is dict and type(theirs) is dict and not _is_whole(path):
             return self.objects(path, ours, theirs)
         strategy = self.strategies.of(path)
@@ -87,11 +87,17 @@ class _Merge(Struct):
 
     def _lone(self, path: Path, value: Any, has: _Times, lacks: _Times) -> Any:
         """What only one side has, unless the other one has removed it since."""
-        removed = lacks.exact(join(path))
-        if removed is None or _is_nothing(value):
+        if _is_nothing(value):
             return value
-        changed = has.at(path) if type(value) is not dict else has.latest_below(path) or has.at(path)
-        return value if changed is None or changed >= removed else MISSING
+        removed = lacks.exact(join(path))
+        if removed is not None:
+            changed = has.latest_below(path) or has.at(path) if type(value) is dict else has.at(path)
+            if changed is not None and changed < removed:
+                return MISSING
+        if type(value) is dict and not _is_whole(path):
+            kept = {key: self._lone((*path, key), inner, has, lacks) for key, inner in value.items()}
+            return {key: inner for key, inner in kept.items() if inner is not MISSING}
+        return value
 
     def _side(self, times: _Times, path: Path, value: Any) -> Side:
         return Side(value, times.at(path), times.updated_ms, times.inserted_ms)
