@@ -25,6 +25,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "memory": "tracardi_lite.backends.queue.memory:open_queue",
         "sqlite": "tracardi_lite.backends.queue.sqlite:open_queue",
         "pulsar": "tracardi_lite.backends.queue.pulsar:open_queue",
+        "redis": "tracardi_lite.backends.queue.redis:open_queue",
+        "rediss": "tracardi_lite.backends.queue.redis:open_queue",
     },
     "store": {
         "memory": "tracardi_lite.backends.store.memory:open_store",
