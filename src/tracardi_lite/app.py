@@ -13,9 +13,10 @@ import gc
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -36,6 +37,7 @@ from tracardi_lite.intake.collector import Collector
 from tracardi_lite.intake.health import Health
 from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Sources
+from tracardi_lite.lifecycle.keeper import Keeper
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes, load_custom
 from tracardi_lite.pipeline.merging.keys import key_finder
@@ -48,9 +50,13 @@ from tracardi_lite.ports.queue import Queue
 from tracardi_lite.ports.registry import Registry
 from tracardi_lite.ports.store import Store
 from tracardi_lite.protocol.identity import Identity
+from tracardi_lite.provision import embedded
 from tracardi_lite.settings import Settings
 from tracardi_lite.settings.schema import DEFAULT_MERGING_SECRET
 from tracardi_lite.tracker import asset
+from tracardi_lite.waiting import ready
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -99,9 +105,9 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         listening = _listen(settings)
         stack.callback(listening.close)
         registry = await stack.enter_async_context(wiring.open_registry(settings))
-        report = await install(settings, registry)
+        report = await _when_ready("registry", settings, stop, lambda: install(settings, registry))
         try:
-            parts = await _open(settings, registry, stack)
+            parts = await _open(settings, registry, stack, stop)
             app = await _application(parts)
             runner = web.AppRunner(
                 app, access_log=None, handle_signals=False, shutdown_timeout=max(1.0, settings.shutdown_timeout / 2)
@@ -125,6 +131,8 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         tasks = {asyncio.create_task(_housekeeping(parts), name="housekeeping")}
         if parts.worker is not None:
             tasks.add(asyncio.create_task(parts.worker.run(drain), name="worker"))
+            keeper = Keeper(parts.store, settings, parts.clock, str(uuid4()))
+            tasks.add(asyncio.create_task(keeper.run(drain), name="lifecycle"))
         if parts.rules is not None:
             tasks.add(asyncio.create_task(parts.rules.run(drain), name="rules"))
         gc.collect()
@@ -162,13 +170,19 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack) -> Parts:
+async def _when_ready(part: str, settings: Settings, stop: asyncio.Event, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Servers may start together with us; what is embedded answers or fails at once."""
+    limit_s = 0.0 if embedded(getattr(settings, f"{part}_url")) else settings.wait_for_dependencies
+    return await ready(part, attempt, limit_s, SystemClock(), stop)
+
+
+async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, stop: asyncio.Event) -> Parts:
     clock, metrics = SystemClock(), Metrics()
     if settings.apm and settings.auto_profile_merging == DEFAULT_MERGING_SECRET:
         log.warning(
             "default_merging_secret", fix="fine for a trial; before real customers come, set AUTO_PROFILE_MERGING"
         )
-    queue = await stack.enter_async_context(wiring.open_queue(settings))
+    queue = await _when_ready("queue", settings, stop, lambda: stack.enter_async_context(wiring.open_queue(settings)))
     store = await stack.enter_async_context(wiring.open_store(settings))
     cache = await stack.enter_async_context(wiring.open_cache(settings))
     health = Health(clock)

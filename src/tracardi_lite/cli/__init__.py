@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from tracardi_lite import __version__
-from tracardi_lite.cli import access, backlog, config, dead_letters, records, rules, server
+from tracardi_lite.cli import access, backlog, config, dead_letters, partitions, records, rules, server
 from tracardi_lite.errors import Misconfigured, TracardiLiteError
 from tracardi_lite.settings import Problems
 
@@ -45,7 +45,7 @@ for _command in (
     config.check_config,
     records.profile,
     records.events,
-    records.partitions,
+    partitions.partitions,
     backlog.backlog,
     backlog.ledger,
     backlog.seek,

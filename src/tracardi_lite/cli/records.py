@@ -1,18 +1,17 @@
-"""``profile``, ``events`` and ``partitions``: what is in the store."""
+"""``profile`` and ``events``: what is in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import click
 import msgspec
 
 from tracardi_lite.cli import runtime, show
-from tracardi_lite.cli.runtime import json_option, store_of, with_settings, yes_option
-from tracardi_lite.partitioning import starts_ms
+from tracardi_lite.cli.runtime import json_option, store_of, with_settings
 from tracardi_lite.pipeline.merging.marks import history
-from tracardi_lite.ports.store import Kind, PartitionInfo, Query, Record, Store
+from tracardi_lite.ports.store import Query, Record, Store
 from tracardi_lite.query import Compare, Or
 from tracardi_lite.settings import Settings
 
@@ -159,73 +158,3 @@ def at(record: Any, *path: str) -> Any:
     for name in path:
         record = record.get(name) if isinstance(record, dict) else None
     return record
-
-
-@click.group()
-def partitions() -> None:
-    """The store's partitions by time: list them, drop old ones as a whole."""
-
-
-@partitions.command("list")
-@json_option
-@with_settings
-def list_partitions(settings: Settings, as_json: bool) -> None:
-    """What each partition holds.
-
-    \b
-    Example:
-      tracardi-lite partitions list
-    """
-    found = runtime.run(_partitions(settings))
-    if as_json:
-        show.as_json(found)
-        return
-    rows = [_partition_row(info) for info in found]
-    show.table(("kind", "name", "records", "size", "first", "last"), rows, "No partitions yet.")
-
-
-def _partition_row(info: PartitionInfo) -> tuple[object, ...]:
-    first, last = show.moment(info.first_ms), show.moment(info.last_ms)
-    return info.kind, info.name, info.records, show.volume(info.bytes), first, last
-
-
-async def _partitions(settings: Settings) -> list[PartitionInfo]:
-    async with store_of(settings) as store:
-        return sorted(await store.partitions(), key=_by_kind_and_age)
-
-
-def _by_kind_and_age(info: PartitionInfo) -> tuple[str, int, str]:
-    """Oldest first; a store may hold names that are not ours."""
-    try:
-        return info.kind, starts_ms(info.name), info.name
-    except ValueError:
-        return info.kind, -1, info.name
-
-
-@partitions.command("drop")
-@click.argument("kind", type=click.Choice(get_args(Kind)))
-@click.argument("name")
-@yes_option
-@with_settings
-def drop_partition(settings: Settings, kind: Kind, name: str, yes: bool) -> None:
-    """Remove a partition and every record in it, for good. Asks first.
-
-    \b
-    Examples:
-      tracardi-lite partitions drop event 2025-3
-      tracardi-lite partitions drop session 2025-q1 --yes
-    """
-    found = runtime.run(_partitions(settings))
-    info = next((info for info in found if (info.kind, info.name) == (kind, name)), None)
-    if info is None:
-        there = ", ".join(info.name for info in found if info.kind == kind)
-        raise click.ClickException(f"There is no {kind} partition {name}." + (f" There are: {there}." if there else ""))
-    if not yes:
-        click.confirm(f"Drop {kind} partition {name} with {info.records:,} records, for good?", abort=True)
-    dropped = runtime.run(_drop(settings, kind, name))
-    click.echo(f"Dropped {info.records:,} records." if dropped else "Somebody else has just dropped it.")
-
-
-async def _drop(settings: Settings, kind: Kind, name: str) -> bool:
-    async with store_of(settings) as store:
-        return await store.drop_partition(kind, name)

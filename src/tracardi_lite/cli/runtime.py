@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tracardi_lite import wiring
+from tracardi_lite import logs, wiring
 from tracardi_lite.errors import Misconfigured
 from tracardi_lite.ports.queue import Queue
 from tracardi_lite.ports.registry import Registry
@@ -43,7 +43,10 @@ def with_loaded(command: Callable[..., T]) -> Callable[..., T]:
     @data_dir_option
     @functools.wraps(command)
     def wrapped(*args: Any, config: Path | None, data_dir: str | None, **options: Any) -> T:
-        return command(load({"data_dir": data_dir}, os.environ, config), *args, **options)
+        loaded = load({"data_dir": data_dir}, os.environ, config)
+        # On standard error: results alone go to standard output.
+        with logs.configure(loaded.settings.logging_level, loaded.settings.logging_format):
+            return command(loaded, *args, **options)
 
     return wrapped
 

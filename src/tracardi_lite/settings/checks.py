@@ -55,6 +55,13 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     if s.retry_delay > s.retry_delay_max:
         text = f"the first pause is longer than the longest; retry_delay_max is {s.retry_delay_max:g} s"
         yield Contradiction("retry_delay", text, "retry_delay_max")
+    if 0 < s.retention_cold_after < s.retention_warm_after:
+        text = f"cold comes before warm; retention_warm_after is {s.retention_warm_after} s"
+        yield Contradiction("retention_cold_after", text, "retention_warm_after")
+    for key in ("queue_url", "store_url"):
+        if s.role != "all" and getattr(s, key).partition(":")[0].lower() == "memory":
+            text = f"memory: lives inside one process, and with role {s.role} nobody would have the other half"
+            yield Contradiction(key, text, "role")
     yield from _forms(s)
 
 

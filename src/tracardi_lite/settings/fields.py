@@ -102,6 +102,7 @@ _SECTION_STARTS = {
     "workers": "Workers",
     "apm": "Identity",
     "event_partitioning": "Partitions of the store",
+    "retention_every": "Retention",
     "expose_gui_api": "Admin",
 }
 """The first key of each section of the schema, so that a new setting belongs to the one it is declared in."""

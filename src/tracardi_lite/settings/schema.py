@@ -109,6 +109,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     cache_url: Annotated[str, Option(text="Cache backend: memory:, redis:, …")] = "memory:"
     registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, mysql:, …")] = "sqlite:"
 
+    wait_for_dependencies: Annotated[
+        float,
+        Option(
+            unit="s", ge=0, le=3600, text="Longest a start waits for the servers that it needs; then it fails. 0: not."
+        ),
+    ] = 60.0
+
     # --- Elasticsearch ---
     elastic_host: Annotated[
         str,
@@ -423,6 +430,45 @@ class Settings(Struct, frozen=True, kw_only=True):
         "quarter"
     )
     log_partitioning: Annotated[Partitioning, Option(text="Period of a log partition; fixed at install.")] = "month"
+
+    # --- retention of the store's partitions ---
+    retention_every: Annotated[
+        int,
+        Option(unit="s", ge=0, text="How often a worker, one of all, makes, moves and drops partitions. 0: never."),
+    ] = 3600
+    retention_event: Annotated[
+        int, Option(unit="s", ge=0, text="Event partitions are dropped this long after their end. 0: kept for ever.")
+    ] = 0
+    retention_session: Annotated[
+        int,
+        Option(
+            unit="s",
+            ge=0,
+            text="Session partitions, too. 0: kept for ever. Profiles are, always: somebody who first came years ago "
+            "may be back today.",
+        ),
+    ] = 0
+    retention_warm_after: Annotated[
+        int,
+        Option(
+            unit="s",
+            ge=0,
+            text="Partitions move to warm nodes this long after their end, which has to be longer than any backlog "
+            "lasts. 0: never.",
+        ),
+    ] = 0
+    retention_cold_after: Annotated[int, Option(unit="s", ge=0, text="And to cold ones. 0: never.")] = 0
+    retention_read_only: Annotated[bool, Option(text="Event partitions that move take no writes any more.")] = True
+    retention_merge: Annotated[bool, Option(text="Event partitions that move are merged to one segment.")] = True
+    retention_replicas: Annotated[
+        int, Option(ge=-1, le=20, text="Copies of each shard of a partition that has moved. -1: as before.")
+    ] = -1
+    retention_snapshot: Annotated[
+        bool,
+        Option(
+            text="Drop a partition only after a good snapshot of it, where the store makes some (elastic_snapshots)."
+        ),
+    ] = True
 
     # --- admin ---
     expose_gui_api: Annotated[bool, Option(text="no: the collector only; admin routes answer 403.")] = True

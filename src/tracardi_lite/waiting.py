@@ -1,0 +1,47 @@
+"""Waiting at start for servers that start at the same time: a line for each try, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from tracardi_lite.clock import Clock
+from tracardi_lite.errors import TryLater
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+PAUSE_S = 0.5
+PAUSE_MAX_S = 5.0
+
+
+async def ready(part: str, attempt: Callable[[], Awaitable[T]], limit_s: float, clock: Clock, stop: asyncio.Event) -> T:
+    """What ``attempt`` gives, tried again after growing pauses while it raises ``TryLater``.
+
+    After ``limit_s`` seconds, or when ``stop`` is set meanwhile, the last error is raised. Other errors are at once.
+    """
+    deadline, pause_s = clock.monotonic() + limit_s, PAUSE_S
+    while True:
+        try:
+            return await attempt()
+        except TryLater as error:
+            left_s = deadline - clock.monotonic()
+            if left_s <= 0 or stop.is_set():
+                raise
+            log.warning("waiting_for", part=part, reason=error.reason, seconds_left=round(left_s, 1))
+        await _pause(min(pause_s, left_s), clock, stop)
+        pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+
+async def _pause(seconds: float, clock: Clock, stop: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(stop.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
