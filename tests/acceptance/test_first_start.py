@@ -22,6 +22,14 @@ async def test_a_first_start_on_a_port_that_is_taken_makes_nothing(tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
+async def test_what_is_kept_of_people_is_for_the_servers_user_only(tmp_path: Path) -> None:
+    program = await Program(tmp_path / "data").start()
+    folders = [tmp_path / "data", tmp_path / "data" / "queue", tmp_path / "data" / "store"]
+
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700, 0o700, 0o700]
+    assert await program.terminate(20) == 0
+
+
 async def test_a_first_start_that_fails_after_the_installation_shows_the_password(tmp_path: Path) -> None:
     broken = tmp_path / "types.json"
     broken.write_text("{broken")

@@ -213,6 +213,14 @@ def test_a_default_that_merely_has_no_effect_does_not_stop_the_start() -> None:
     assert from_env(BULK_TIMEOUT="0.1").bulk_timeout == 0.1
 
 
+@pytest.mark.parametrize("role", ["api", "worker"])
+@pytest.mark.parametrize("name", ["QUEUE_URL", "STORE_URL"])
+def test_half_a_program_has_no_memory_to_share(role: str, name: str) -> None:
+    [problem] = problems_of({"role": role}, {name: "memory:"})
+    assert f"{name}: memory: lives inside one process, and with role {role}" in problem
+    assert load({"role": "all"}, {name: "memory:"}).settings.role == "all"
+
+
 def test_a_contradiction_with_a_wrong_value_is_not_guessed_at() -> None:
     assert len(problems_of(environ={"BODY_MAX": "lots", "EVENT_MAX": "11MiB"})) == 1
 

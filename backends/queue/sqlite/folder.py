@@ -39,7 +39,7 @@ class Folder:
 
     def open(self, partitions: int, clock: Clock) -> None:
         """Make or check everything. Raises ``sqlite3.Error``, ``OSError`` or the port's errors."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.path / MEMBERS).mkdir(exist_ok=True)
         with locked(self.path / SETUP_LOCK):
             alone = self._enter()

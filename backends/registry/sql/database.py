@@ -161,7 +161,8 @@ class _Sqlite:
         return self._file.exists()
 
     def prepare(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        # Secrets are in it, and everything about customers beside it.
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextlib.asynccontextmanager
     async def migration_lock(self, engine: Engine, wait_s: float) -> AsyncIterator[None]:

@@ -47,8 +47,8 @@ class Files:
         self.folder = folder
 
     def prepare(self) -> None:
-        """Make the folder, durably."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder, durably, for this user only: what is in it is about people."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_folder(self.folder.parent)
 
     def names(self) -> list[str]:

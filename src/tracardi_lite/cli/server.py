@@ -117,7 +117,7 @@ async def _install(settings: Settings, username: str | None, password: str | Non
 
     provision.check_allowed(settings)
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Misconfigured("data_dir", f"can't make {settings.data_dir}: {error.strerror}.") from error
     async with wiring.open_registry(settings) as registry:
