@@ -113,7 +113,7 @@ def check_merging(settings: Settings) -> None:
                 f"Give at least {MERGING_SECRET_CHARS_MIN}: `openssl rand -hex 16` makes 32.",
             )
         return
-    for key in ("store_url", "queue_url", "registry_url"):
+    for key in ("store_url", "registry_url"):
         scheme = getattr(settings, key).partition(":")[0].lower()
         if settings.apm and scheme not in EMBEDDED:
             raise Misconfigured(

@@ -6,12 +6,14 @@ Each run begins at another seed, which it prints; ``MERGING_SEED=<seed>`` begins
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests import merging_world
 from tests.integration.elastic import fresh_settings
@@ -42,6 +44,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def explore_many(first: int, count: int) -> tuple[int, int, int]:
     """In a process of its own. (merges, crashes, pauses)"""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     process.pause = merging_world.no_pause  # type: ignore[assignment]
     merged = crashes = pauses = 0
     for seed in range(first, first + count):

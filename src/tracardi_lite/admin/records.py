@@ -16,7 +16,7 @@ from msgspec import Struct
 from tracardi_lite.admin.answers import json_answer, nothing, raw, with_field
 from tracardi_lite.admin.context import AdminContext, Handler, Route
 from tracardi_lite.admin.inputs import number
-from tracardi_lite.admin.where import parsed
+from tracardi_lite.admin.where import asked
 from tracardi_lite.ports.store import KINDS, Kind, Query, Record, Store
 from tracardi_lite.query import And, Compare, Or, Where
 from tracardi_lite.settings import Settings
@@ -188,7 +188,7 @@ async def _delete(context: AdminContext, kind: Kind, record: Record | None) -> w
 
 def _counter(kind: Kind) -> Handler:
     async def count(context: AdminContext, request: web.Request) -> web.Response:
-        where = parsed(request.query.get("where", ""))
+        where = asked(kind, request.query.get("where", ""))
         return json_answer({"count": await context.store.count(kind, where)})
 
     return count

@@ -13,7 +13,7 @@ from tracardi_lite.admin.context import AdminContext, Route
 from tracardi_lite.admin.inputs import read_json, wrong
 from tracardi_lite.admin.ranges import Date, Span, label, span, step_of
 from tracardi_lite.admin.records import PAGE_MAX, documents
-from tracardi_lite.admin.where import parsed
+from tracardi_lite.admin.where import asked
 from tracardi_lite.ports.store import KINDS, Kind, Query
 
 TOP = 5
@@ -42,7 +42,8 @@ class Range(Struct, rename={"min_date": "minDate", "max_date": "maxDate", "time_
 async def select(context: AdminContext, request: web.Request) -> web.Response:
     body = await read_json(request, Select)
     limit = _within(body.limit, 20, PAGE_MAX, "limit")
-    page = await context.store.search(_kind(request), Query(where=parsed(body.where), limit=limit))
+    kind = _kind(request)
+    page = await context.store.search(kind, Query(where=asked(kind, body.where), limit=limit))
     return json_answer({"total": page.total, "result": documents(page.result)})
 
 
@@ -54,8 +55,10 @@ async def select_range(context: AdminContext, request: web.Request) -> web.Respo
     if "page" in request.match_info:
         start = _within(int(request.match_info["page"]) * limit, 0, START_MAX, "page")
     period = _span(context, body)
-    query = Query(where=parsed(body.where), start=start, limit=limit, from_ms=period.from_ms, to_ms=period.to_ms)
-    page = await context.store.search(_kind(request), query)
+    kind = _kind(request)
+    where = asked(kind, body.where)
+    query = Query(where=where, start=start, limit=limit, from_ms=period.from_ms, to_ms=period.to_ms)
+    page = await context.store.search(kind, query)
     return json_answer({"total": page.total, "result": documents(page.result), "buckets": []})
 
 
@@ -66,8 +69,8 @@ async def histogram(context: AdminContext, request: web.Request) -> web.Response
     if group_by is not None and not _FIELD.fullmatch(group_by):
         raise wrong("query", "group_by", "Expected a field's path, as in `type` or `metadata.status`.")
     interval, step_ms, period = step_of(_span(context, body))
-    query = Query(where=parsed(body.where), limit=0, from_ms=period.from_ms, to_ms=period.to_ms)
     kind = _kind(request)
+    query = Query(where=asked(kind, body.where), limit=0, from_ms=period.from_ms, to_ms=period.to_ms)
     total = (await context.store.search(kind, query)).total
     bars = await context.store.histogram(kind, query, step_ms, group_by, TOP)
     buckets = list(dict.fromkeys(name for bar in bars for name in bar.counts))
