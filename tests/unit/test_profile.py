@@ -139,12 +139,12 @@ def test_the_share_of_completed_checkouts_is_derived() -> None:
     assert profile["data"]["metrics"]["ltcop"] == 0.3333
 
 
-def test_the_last_place_is_taken_from_the_session_once() -> None:
+def test_a_place_is_news_once_and_no_place_is_none() -> None:
     profile = fresh()
-    session = new_session("s", profile="p-1", at_ms=AT, context={"location": {"city": "Warsaw"}})
 
-    assert take_place(profile, session, AT / 1000, "e")
-    assert not take_place(profile, session, AT / 1000, "f")
+    assert not take_place(profile, {}, AT / 1000, "d")
+    assert take_place(profile, {"city": "Warsaw"}, AT / 1000, "e")
+    assert not take_place(profile, {"city": "Warsaw"}, AT / 1000, "f")
     assert profile["data"]["devices"]["last"]["geo"] == {"city": "Warsaw"}
     assert profile["metadata"]["fields"] == {"data.devices.last.geo": [AT / 1000, "e"]}
 

@@ -192,3 +192,23 @@ async def test_location_reaches_event_session_and_profile() -> None:
         assert event["device"]["geo"]["location"] == [21.0, 52.1]
         profile = await rig.record("profile", "p1")
         assert profile["data"]["devices"]["last"]["geo"]["city"] == "Warsaw"
+
+
+async def test_where_an_event_says_the_customer_is_lasts_until_a_call_says_otherwise() -> None:
+    async def last_city() -> str:
+        profile = await rig.record("profile", "p1")
+        city: str = profile["data"]["devices"]["last"]["geo"]["city"]
+        return city
+
+    warsaw = {"context": {"location": {"city": "Warsaw"}}}
+    moved = {"type": "location", "properties": {"location": {"city": "Krakow"}}}
+    async with Rig() as rig:
+        await rig.send(events=[{"type": "a"}, moved, {"type": "b"}], payload=warsaw)
+        await rig.drain()
+        assert await last_city() == "Krakow"
+        await rig.send("page-view")
+        await rig.drain()
+        assert await last_city() == "Krakow"
+        await rig.send("page-view", payload=warsaw)
+        await rig.drain()
+        assert await last_city() == "Warsaw"

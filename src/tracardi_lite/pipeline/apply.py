@@ -203,6 +203,10 @@ def _apply(
     if payload.profile is not None and payload.profile.ids:
         profiles.add_ids(profile, payload.profile.ids)
     profiles.count_events(profile, [item.type for item in accepted if item.write is not None])
+    if session is not None and accepted:
+        # Before the events, of which one may know better: it would last until the next call otherwise.
+        place = contexts.geo(_telling(payload.context))
+        profiles.take_place(profile, place, head.received_ms / 1000, accepted[0].id)
     for item in accepted:
         event = payload.events[item.index]
         facts = book[event.type]
@@ -223,8 +227,6 @@ def _apply(
             identification.gather(profile, slot.keys, item.type)
         else:
             identifying.append(item.type)
-    if session is not None and accepted:
-        profiles.take_place(profile, session, head.received_ms / 1000, accepted[-1].id)
     for item in accepted:
         if item.touch is not None and item.touch.late:
             rules.comply(profile, item.touch, head.received_ms / 1000, item.id)
@@ -235,7 +237,7 @@ def _apply(
 
 
 def _telling(context: msgspec.Raw | msgspec.UnsetType | dict[str, Any]) -> Any:
-    """A later hit's context, decoded only if it can tell something that a session may still lack."""
+    """A hit's context, decoded only if it can tell what a session may still lack, or where the customer is."""
     if context is UNSET:
         return None
     if isinstance(context, dict):

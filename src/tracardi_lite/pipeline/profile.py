@@ -96,9 +96,9 @@ def visit_count(profile: Profile) -> int:
     return count
 
 
-def take_place(profile: Profile, session: dict[str, Any], at: float, event_id: str) -> bool:
-    """Remember where the customer's device was last; whether that is news. ``at`` in seconds since the epoch."""
-    place = session["device"].get("geo")
+def take_place(profile: Profile, place: dict[str, Any], at: float, event_id: str) -> bool:
+    """Remember where a call says that the customer's device is; whether that is news. {}: it does not say. ``at`` in
+    seconds since the epoch."""
     if not place or get(profile, ("data", "devices", "last", "geo")) == place:
         return False
     put(profile, ("data", "devices", "last", "geo"), place)
