@@ -72,6 +72,8 @@ class MemoryStore:
         self._bytes = 0
         self._bytes_max = bytes_max
         self._writes = 0
+        self.rewriting = self
+        """The optional part of the port (``ports.store.Rewriting``)."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,6 +128,17 @@ class MemoryStore:
             raise Full(
                 "store", f"the memory store holds {self._bytes} of at most {self._bytes_max} bytes", _RETRY_AFTER_S
             )
+
+    async def rewrite_events(self, events: Sequence[EventWrite]) -> list[Verdict]:
+        self._make_room(len(event.doc) for event in events)
+        return [self._rewrite(event) for event in events]
+
+    def _rewrite(self, event: EventWrite) -> Verdict:
+        known = self._rows["event"].get(event.partition, {}).get(event.id)
+        if known is None or known.message != event.message:
+            return CONFLICT
+        self._keep("event", event.id, event.partition, event.doc, event.insert_ms, event.message)
+        return STORED
 
     # the directory
 

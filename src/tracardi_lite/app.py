@@ -131,6 +131,7 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         tasks = {asyncio.create_task(_housekeeping(parts), name="housekeeping")}
         if parts.worker is not None:
             tasks.add(asyncio.create_task(parts.worker.run(drain), name="worker"))
+            tasks.add(asyncio.create_task(parts.worker.repointer.run(drain), name="repointer"))
             keeper = Keeper(parts.store, settings, parts.clock, str(uuid4()))
             tasks.add(asyncio.create_task(keeper.run(drain), name="lifecycle"))
         if parts.rules is not None:

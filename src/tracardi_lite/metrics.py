@@ -184,6 +184,10 @@ class Metrics:
         Metric("profile_conflicts_total", "Profiles that had changed since they were read, and were applied anew."),
     ]
     profiles_merged: Annotated[Counter, Metric("profiles_merged_total", "Profiles that became part of another one.")]
+    records_moved: Annotated[
+        Counter,
+        Metric("records_moved_total", "Events and sessions of merged profiles that name the survivor by now."),
+    ]
     system_events_stored: Annotated[
         Counter,
         Metric("system_events_stored_total", "Events made by the server; not in the ledger, as nobody sent them."),

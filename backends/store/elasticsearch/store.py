@@ -27,6 +27,7 @@ from tracardi_lite.backends.store.elasticsearch.searching import Searcher
 from tracardi_lite.backends.store.elasticsearch.writing import Writer
 from tracardi_lite.clock import Clock, SystemClock
 from tracardi_lite.ports.store import (
+    CONFLICT,
     KINDS,
     Bar,
     Claim,
@@ -64,6 +65,8 @@ class ElasticsearchStore:
         self._searcher = Searcher(self._connection, self._names)
         self.lifecycle = IndexLifecycle(self._connection, self._names, self._indices, settings, clock)
         """The optional part of the port (``ports.store.Lifecycle``)."""
+        self.rewriting = self
+        """Another one (``ports.store.Rewriting``)."""
         self._provision = Provision(self._connection, self._names, self._indices, self.lifecycle, settings, clock)
         self._is_entered = False
 
@@ -78,6 +81,17 @@ class ElasticsearchStore:
 
     async def create_events(self, events: Sequence[EventWrite]) -> list[Verdict]:
         return await self._events.create(events)
+
+    async def rewrite_events(self, events: Sequence[EventWrite]) -> list[Verdict]:
+        # Read once more for the versions, which a search doesn't tell.
+        found = await self._records.get("event", [(event.id, event.partition) for event in events])
+        writes = {
+            at: RecordWrite("event", event.id, event.partition, event.doc, record.version, event.insert_ms)
+            for at, (event, record) in enumerate(zip(events, found, strict=True))
+            if record is not None
+        }
+        verdicts = dict(zip(writes, await self._records.put(list(writes.values())), strict=True)) if writes else {}
+        return [verdicts.get(at, CONFLICT) for at in range(len(events))]
 
     async def put(self, writes: Sequence[RecordWrite]) -> list[Verdict]:
         return await self._records.put(writes)

@@ -9,9 +9,10 @@ import msgspec
 
 from tracardi_lite.backends.store.sqlite import rows
 from tracardi_lite.backends.store.sqlite.schema import EVENT_COLUMNS
-from tracardi_lite.ports.store import EXISTS, SAME, STORED, EventWrite, Outcome, Verdict
+from tracardi_lite.ports.store import CONFLICT, EXISTS, SAME, STORED, EventWrite, Outcome, Verdict
 
 _INSERT = f"INSERT OR IGNORE INTO record ({', '.join(EVENT_COLUMNS)}) {{rows}}"
+_REWRITE = "UPDATE record SET doc = ?, profile = ? WHERE id = ? AND message = ?"
 _KNOWN = """
 SELECT json_group_array(json_array(place, message, seq))
 FROM wanted CROSS JOIN record ON record.id = wanted.key
@@ -89,6 +90,15 @@ def _create(connection: sqlite3.Connection, events: Sequence[EventWrite]) -> lis
             verdicts.append(STORED)
         else:
             verdicts.append(_judge(event, message))
+    return verdicts
+
+
+def rewrite(connection: sqlite3.Connection, events: Sequence[EventWrite]) -> list[Verdict]:
+    """Inside a transaction on the events' partition."""
+    verdicts = []
+    for event in events:
+        changed = connection.execute(_REWRITE, (event.doc, event.profile, event.id, event.message)).rowcount
+        verdicts.append(STORED if changed == 1 else CONFLICT)
     return verdicts
 
 

@@ -70,6 +70,8 @@ class SqliteStore:
         self._searchers = [ReadLane(f"search-{n}", self._files, check) for n in range(_SEARCHERS)]
         self._turns = itertools.cycle(self._searchers)
         self._committed = float("-inf")
+        self.rewriting = self
+        """The optional part of the port (``ports.store.Rewriting``)."""
 
     # opening and closing
 
@@ -113,6 +115,12 @@ class SqliteStore:
             return connections.read(before, lambda connection: events.known(connection, ids)) or {}
 
         return lambda connection: events.create(connection, writes, known_before)
+
+    async def rewrite_events(self, writes: Sequence[EventWrite]) -> list[Verdict]:
+        def work_of(group: list[EventWrite]) -> Callable[[sqlite3.Connection], list[Verdict]]:
+            return lambda connection: events.rewrite(connection, group)
+
+        return await self._write_by_file(writes, ["event"] * len(writes), work_of)
 
     async def put(self, writes: Sequence[RecordWrite]) -> list[Verdict]:
         def work_of(group: list[RecordWrite]) -> Callable[[sqlite3.Connection], list[Verdict]]:

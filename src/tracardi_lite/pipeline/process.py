@@ -88,7 +88,10 @@ class Processor:
         book: TypeBook,
         metrics: Metrics,
         stop: asyncio.Event,
+        on_merged: Callable[[str], None] = lambda loser: None,
     ) -> None:
+        """``on_merged``: told of each profile that became part of another."""
+        self._on_merged = on_merged
         self._store = store
         self._cache = cache
         self._flusher = flusher
@@ -165,6 +168,8 @@ class Processor:
         """Profiles have become one: what is known of them is forgotten, here and by the doors."""
         self._metrics.profiles_merged.add(count=stage.merged)
         stage.forget(cache)
+        for loser in stage.losers:
+            self._on_merged(loser)
         if stage.moved:
             await self._cache.delete(stage.moved)
         raise _Merged

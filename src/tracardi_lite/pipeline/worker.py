@@ -24,6 +24,7 @@ from tracardi_lite.metrics import Metrics
 from tracardi_lite.pipeline.event_types import EventTypes
 from tracardi_lite.pipeline.hold import Hold
 from tracardi_lite.pipeline.lanes import Floor, Lane
+from tracardi_lite.pipeline.merging.repoint import Repointer
 from tracardi_lite.pipeline.process import Processor
 from tracardi_lite.pipeline.type_book import TypeBook
 from tracardi_lite.ports.cache import Cache
@@ -62,6 +63,8 @@ class Worker:
         self._metrics = metrics
         self._backoff = backoff or Backoff(settings.retry_delay, settings.retry_delay_max)
         self._room = asyncio.Event()
+        self.repointer = Repointer(store, clock, metrics)
+        """To be run beside the worker: moves events and sessions of merged profiles to their survivors."""
         self.stats = WorkerHealth()
         """How it fares; ``stats.problem(now)`` says what keeps it from being ready."""
 
@@ -116,7 +119,15 @@ class Worker:
         floor = Floor(
             hold=hold,
             processor=Processor(
-                self._store, self._cache, flusher, settings, self._clock, self.book, self._metrics, stop
+                self._store,
+                self._cache,
+                flusher,
+                settings,
+                self._clock,
+                self.book,
+                self._metrics,
+                stop,
+                self.repointer.add,
             ),
             clock=self._clock,
             metrics=self._metrics,

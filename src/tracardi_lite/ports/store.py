@@ -226,6 +226,23 @@ class Store(Protocol):
         ...
 
 
+class Rewriting(Protocol):
+    """What a store may offer beyond ``Store``: changing stored events, which merging does to whose they are.
+
+    ``rewriting_of`` says whether it does. Not for partitions that were made read-only: their events stay as they are.
+    """
+
+    async def rewrite_events(self, events: Sequence[EventWrite]) -> list[Verdict]:
+        """Replace events, found by id and partition, whole. Outcomes STORED; CONFLICT: it is not there, or was changed
+        in this moment; RETRY; NEVER."""
+        ...
+
+
+def rewriting_of(store: Store) -> Rewriting | None:
+    """The store's attribute ``rewriting``, for stores that have this optional part of the port."""
+    return getattr(store, "rewriting", None)
+
+
 Tier = Literal["hot", "warm", "cold"]
 
 

@@ -38,6 +38,7 @@ from tracardi_lite.ports.store import (
     RecordWrite,
     Store,
     Verdict,
+    rewriting_of,
 )
 from tracardi_lite.query import And, Compare, Exists, Not, Or, Where
 
@@ -666,6 +667,38 @@ class StoreSuite:
         assert await store.create_events([first]) == [EXISTS]
         await store.refresh()
         assert await store.count("event", by_source(source)) == 1
+
+    # --- rewriting, for stores that do it ---
+
+    async def test_a_rewritten_event_is_found_by_what_it_says_now(self, store: Store, other: Store) -> None:
+        rewriting = rewriting_of(store)
+        if rewriting is None:
+            return
+        old, new = new_id(), new_id()
+        first, beside = event_write(profile=old), event_write(profile=old)
+        await store.create_events([first, beside])
+        changed = event_write(id=first.id, message=first.message, profile=new)
+        [verdict] = await rewriting.rewrite_events([changed])
+        assert verdict.outcome is Outcome.STORED
+        [record] = await other.get("event", [(first.id, first.partition)])
+        assert record is not None
+        assert json.loads(record.doc) == json.loads(changed.doc)
+        await store.refresh()
+        assert await store.count("event", Compare("profile.id", "=", new)) == 1
+        assert await store.count("event", Compare("profile.id", "=", old)) == 1
+        assert await other.create_events([first]) == [SAME]
+        assert await other.create_events([event_write(id=first.id)]) == [EXISTS]
+
+    async def test_an_event_that_is_not_there_is_not_made_by_rewriting_it(self, store: Store) -> None:
+        rewriting = rewriting_of(store)
+        if rewriting is None:
+            return
+        there, gone = event_write(), event_write()
+        await store.create_events([there])
+        verdicts = await rewriting.rewrite_events([gone, there])
+        assert outcomes(verdicts) == [Outcome.CONFLICT, Outcome.STORED]
+        assert await store.get("event", [(gone.id, gone.partition)]) == [None]
+        assert await rewriting.rewrite_events([]) == []
 
     # --- health, cancelling ---
 

@@ -77,6 +77,8 @@ class Merger:
         self.touched: set[str] = set()
         self.moved: list[str] = []
         self.merged = 0
+        self.losers: list[str] = []
+        """Whose records may be moved to their survivors'."""
 
     async def unite(self, first: str, second: str, why: Why) -> None:
         """Make one profile of the two that these ids mean now. Nothing is done if one of them means none."""
@@ -113,6 +115,7 @@ class Merger:
             await self._fold(loser, into)
             await self._end(loser, into)
         await self._alias(loser.id, into.id)
+        self.losers.append(loser.id)
 
     async def tidy(self, doc: dict[str, Any]) -> None:
         """Take back, in place, the notes of losers whose merging has come to its end; of the others, bring it there."""
@@ -138,6 +141,7 @@ class Merger:
                 return False
             self._tell(loser, survivor, why)
             await self._alias(loser.id, survivor.id)
+            self.losers.append(loser.id)
             return True
         frozen = marks.freeze(loser.doc, survivor.id, survivor.partition, why)
         if not await self._write(loser, frozen):
@@ -150,6 +154,7 @@ class Merger:
             await self._fold(loser, into)
         await self._end(loser, into)
         await self._alias(loser.id, into.id)
+        self.losers.append(loser.id)
         return True
 
     async def _fold(self, loser: Place, into: Into) -> None:

@@ -60,6 +60,10 @@ class Stage:
     def moved(self) -> list[str]:
         return self._merger.moved
 
+    @property
+    def losers(self) -> list[str]:
+        return self._merger.losers
+
     def forget(self, cache: RecordCache) -> None:
         """Drop what has changed from what a lane remembers."""
         for id in self._merger.touched:
