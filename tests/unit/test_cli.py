@@ -370,7 +370,10 @@ def stored(backends: Backends) -> Backends:
 
     async def work() -> None:
         async with backends.store() as store:
-            doc = b'{"id":"p-1","traits":{"name":"J\\u001b[31moe"},"segments":[],"stats":{"visits":0},"ids":["p-0"]}'
+            doc = (
+                b'{"id":"p-1","traits":{"name":"J\\u001b[31moe"},"segments":[],"stats":{"visits":0},"ids":["p-0"],'
+                b'"metadata":{"aux":{},"system":{"aux":{"applied":{"p-1":{"t/0":[7]}}}}}}'
+            )
             await store.put([RecordWrite("profile", "p-1", "2026-q4", doc, None, 5)])
             await store.claim([Claim("p:p-1", Entry("p-1", "2026-q4")), Claim("p:p-0", Entry("p-1", ""))])
             events = [
@@ -406,6 +409,7 @@ def test_a_profile_is_found_by_its_id_and_by_a_merged_one(command: Command, stor
     assert said.out.splitlines()[0] == "p-0 is now p-1"
     assert "stats.visits" in said.out
     assert "segments" not in said.out
+    assert "applied" not in said.out
     assert "\x1b" not in said.out
 
 

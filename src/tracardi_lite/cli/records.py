@@ -76,7 +76,10 @@ def profile(settings: Settings, id: str, tell: bool, as_json: bool) -> int:
         return 0
     if record.id != id:
         click.echo(f"{id} is now {record.id}")
-    show.table(("field", "value"), list(leaves(msgspec.json.decode(record.doc))))
+    document = msgspec.json.decode(record.doc)
+    # The server's own bookkeeping, wider than a terminal; --json has it.
+    document.get("metadata", {}).pop("system", None)
+    show.table(("field", "value"), list(leaves(document)))
     return 0
 
 
