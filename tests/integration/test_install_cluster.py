@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,30 @@ def test_servers_of_others_are_not_changed_without_the_installation_token(
     monkeypatch.setenv("INSTALLATION_TOKEN", "let-me-in-please")
     assert command(capsys, "install", "--token", "wrong")[0] == 1
     assert command(capsys, "install", "--dry-run")[1].startswith("registry: make the tables")
+
+
+def test_the_policy_is_shown_as_it_is_and_set_as_the_settings_say(
+    place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(capsys, "install")[0] == 0
+    before = json.loads(command(capsys, "queue", "policy", "--json")[1])
+    assert before["changes"] == []
+    assert before["policy"]["retention"] == "retentionTimeInMinutes 43200, retentionSizeInMB 1024"
+    assert before["policy"]["offloadThreshold"] == "-1"
+    partition = f"persistent://{place}/system/functions-partition-1"
+    assert before["policy"][partition] == "0 of 0 bytes offloaded"
+    monkeypatch.setenv("PULSAR_OFFLOAD_THRESHOLD", "10GB")
+    monkeypatch.setenv("PULSAR_OFFLOAD_DELETION_LAG", "1h")
+    code, said, _ = command(capsys, "queue", "policy", "--set")
+    assert code == 0
+    assert "(was -1)" in said
+    after = json.loads(command(capsys, "queue", "policy", "--json")[1])["policy"]
+    assert (after["offloadThreshold"], after["offloadDeletionLagMs"]) == ("10000000000", "3600000")
+
+
+def test_the_embedded_queue_says_that_it_has_no_policy_server(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = command(capsys, "queue", "policy", "--data-dir", str(tmp_path))
+    assert code == 1
+    assert "QUEUE_RETENTION" in err

@@ -6,6 +6,7 @@ data) is left as it is and said. Defaults are Tracardi's: retention of 30 days a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tracardi_lite.backends.queue.pulsar.admin import Admin, topic_path
@@ -20,6 +21,25 @@ COMPACTION_BYTES = 16 << 20
 async def provision(admin: Admin, names: Names, settings: Settings, *, dry_run: bool = False) -> list[str]:
     """Make what is missing, set what differs; a line for each ([] when all is as it should be). Idempotent."""
     return await _Provision(admin, names, settings, dry_run).run()
+
+
+async def policy(admin: Admin, names: Names) -> list[tuple[str, str]]:
+    """The namespace's policy as it is, whoever set it; "not set" where the broker's own default holds."""
+    path = f"namespaces/{names.tenant}/{names.namespace}"
+    rows = []
+    for what in ("retention", "messageTTL", "offloadThreshold", "offloadDeletionLagMs"):
+        found = await admin.get(f"{path}/{what}")
+        shown = ", ".join(f"{key} {value}" for key, value in found.items()) if isinstance(found, dict) else found
+        rows.append((what, "not set" if shown is None else str(shown)))
+    return rows
+
+
+def moved(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How much of each partition is in cold storage."""
+    return [
+        (name, f"{int(state.get('offloadedStorageSize', 0))} of {int(state.get('storageSize', 0))} bytes offloaded")
+        for name, state in sorted(stats.items())
+    ]
 
 
 class _Provision:

@@ -19,7 +19,7 @@ from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts
 from tracardi_lite.backends.queue.pulsar.ledger import REPORT_S, Ledger
 from tracardi_lite.backends.queue.pulsar.letters import Letters
 from tracardi_lite.backends.queue.pulsar.names import Names
-from tracardi_lite.backends.queue.pulsar.policy import provision
+from tracardi_lite.backends.queue.pulsar.policy import moved, policy, provision
 from tracardi_lite.backends.queue.pulsar.publisher import Publisher
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.scan import Scan
@@ -240,6 +240,15 @@ class PulsarQueue:
         finally:
             if not self._open:
                 await self.admin.close()  # it opens itself again when it is needed
+
+    async def policy(self) -> list[tuple[str, str]]:
+        """What the namespace keeps and moves, and how far it has moved; see ``ports.provision``."""
+        try:
+            stats = await self._stats()
+            return await policy(self.admin, self._names) + moved(stats)
+        finally:
+            if not self._open:
+                await self.admin.close()
 
     # --- inside ---
     @property

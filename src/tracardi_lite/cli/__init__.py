@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from tracardi_lite import __version__
-from tracardi_lite.cli import access, backlog, config, dead_letters, partitions, records, rules, server
+from tracardi_lite.cli import access, backlog, config, dead_letters, partitions, queue_policy, records, rules, server
 from tracardi_lite.errors import Misconfigured, TracardiLiteError
 from tracardi_lite.settings import Problems
 
@@ -49,6 +49,7 @@ for _command in (
     backlog.backlog,
     backlog.ledger,
     backlog.seek,
+    queue_policy.queue,
     dead_letters.dead_letters,
     access.source,
     rules.rules,

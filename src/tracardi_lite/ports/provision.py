@@ -19,3 +19,12 @@ class Provisioned(Protocol):
         the server is not set up for.
         """
         ...
+
+
+@runtime_checkable
+class Policed(Protocol):
+    """A queue whose server keeps and moves messages by a policy of its own, which ``provision`` sets."""
+
+    async def policy(self) -> list[tuple[str, str]]:
+        """What holds now, name and value, for people. On the same terms as ``provision``."""
+        ...
