@@ -176,6 +176,7 @@ async def test_a_bad_login_is_400_and_too_many_are_429_with_when_to_try_again(ap
         ({"json": LOGIN}, 422),
         ({"data": b"x" * 100_000, "headers": {"Content-Type": "application/x-www-form-urlencoded"}}, 413),
         ({"data": b"--x", "headers": {"Content-Type": "multipart/form-data"}}, 422),
+        ({"data": b"--x\r\nContent-Dis", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422),
         ({"data": "ä", "headers": {"Content-Type": "application/x-www-form-urlencoded; charset=nonsense"}}, 422),
     ],
     ids=str,

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tracardi_lite.errors import BadInput
 
@@ -46,7 +47,8 @@ async def read_form(request: web.Request) -> Mapping[str, str]:
     """The text fields of an urlencoded or multipart form. 413 over ``FORM_MAX``."""
     try:
         form = await request.clone(client_max_size=FORM_MAX).post()
-    except (ValueError, LookupError) as error:
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
+        # What aiohttp raises of a broken form: its frame, a part's headers, encoding or character set.
         raise wrong("body", "", "The body is not a form.") from error
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
