@@ -264,6 +264,17 @@ def test_install_makes_everything_once(command: Command, tmp_path: Path, backend
     assert command("install").out == "Nothing to do: all is there.\n"
 
 
+def test_a_dry_run_of_install_says_what_it_would_do_and_makes_nothing(command: Command, tmp_path: Path) -> None:
+    said = command("install", "--dry-run", "--data-dir", "new/place")
+    assert (said.code, said.out[:25]) == (0, "registry: make the tables")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_after_install_has_nothing_to_say(command: Command, backends: Backends) -> None:
+    assert command("install").code == 0
+    assert command("install", "--dry-run").out == "Nothing to do: all is there.\n"
+
+
 def test_install_shows_a_password_that_it_made(command: Command, backends: Backends) -> None:
     said = command("install", "--data-dir", "new/place")
     assert said.code == 0
@@ -423,6 +434,21 @@ def test_events_of_a_profile_include_those_from_before_a_merge_newest_first(comm
     table = command("events", "--profile", "p-1", "--limit", "1").out
     assert "page-view" in table
     assert '{"n":11}' in table
+
+
+def test_a_partition_is_made_before_it_is_needed(command: Command, stored: Backends) -> None:
+    assert command("partitions", "create", "event", "2027-1").out == "Made event partition 2027-1.\n"
+    assert command("partitions", "create", "event", "2027-1").out == "event partition 2027-1 is there.\n"
+    assert command("partitions", "create", "event", "january").code == 2
+
+
+@pytest.mark.parametrize(
+    "args", [("move", "event", "2026-10", "cold"), ("snapshot", "event", "2026-10"), ("snapshots",)]
+)
+def test_a_store_without_tiers_says_so(command: Command, stored: Backends, args: tuple[str, ...]) -> None:
+    said = command("partitions", *args)
+    assert said.code == 1
+    assert "makes no snapshots" in said.err
 
 
 def test_partitions_are_listed_and_dropped_only_when_meant(command: Command, stored: Backends) -> None:
