@@ -362,7 +362,10 @@ class Verdict:
         teas = Counter(self.resolve(e["profile"]["id"]) for e in self._all.events if e["type"] == "increase-interest")
         visits: dict[str, set[str]] = defaultdict(set)
         for event in self._all.events:
-            visits[self.resolve(event["profile"]["id"])].add(event["session"]["id"])
+            id = event["profile"]["id"]
+            visits[self.resolve(id)].add(event["session"]["id"])
+            if (doc := self.living.get(self.resolve(id))) is not None and id not in doc["ids"]:
+                yield f"{doc['id']} has an event of {id}, and does not list it"
         for id in set(events) | set(self.living):
             doc = self.living.get(id)
             if doc is None:

@@ -87,7 +87,7 @@ async def test_later_calls_of_either_id_and_session_go_to_the_survivor() -> None
         assert (await rig.record("session", "s2"))["profile"] == {"id": one["id"]}
 
 
-async def test_a_profile_that_never_had_a_record_leaves_a_stub_and_nothing_to_fold() -> None:
+async def test_a_profile_that_never_had_a_record_is_told_of_and_its_events_are_found() -> None:
     async with Rig() as rig:
         await rig.send(events=[MAIL], profile="p1", session="s1")
         await settle(rig)
@@ -95,7 +95,10 @@ async def test_a_profile_that_never_had_a_record_leaves_a_stub_and_nothing_to_fo
         await settle(rig)
         assert set(await living(rig)) == {"p1"}
         assert await survivor(rig, "p2") == "p1"
-        assert not marks.history((await living(rig))["p1"])
+        joe = (await living(rig))["p1"]
+        assert [told["id"] for told in marks.history(joe)] == ["p2"]
+        assert {event["profile"]["id"] for event in await rig.events()} <= set(joe["ids"])
+        assert joe["metadata"]["time"]["insert"] < joe["metadata"]["time"]["update"]
 
 
 async def test_chains_end_in_one_and_stay_short() -> None:

@@ -45,6 +45,9 @@ class Why(Struct, frozen=True):
     keys: tuple[str, ...] = ()
     """Fields whose values they share, ``pass``, or ``identification``."""
     at_ms: int = 0
+    """When they were merged."""
+    seen_ms: int = 0
+    """When the message was received that brought it about: the birth of a profile that has no record yet."""
 
 
 def aux_of(profile: Profile) -> dict[str, Any]:

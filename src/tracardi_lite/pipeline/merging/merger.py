@@ -1,7 +1,7 @@
 """Making two profiles one, in the store: a small transaction of steps that can each be done again, by anybody.
 
 1. *Freeze* the younger profile: its record names the survivor (compare-and-set). A profile that has no record yet gets
-   a stub instead, and nothing is left to fold.
+   an empty one.
 2. *Fold* the frozen content into the survivor (compare-and-set), whose record notes the loser in the same write.
 3. *Lead*: aliases and keys that meant the loser mean the survivor.
 4. *Stub*: the loser's record keeps nothing but where it went.
@@ -135,18 +135,13 @@ class Merger:
     async def _begin(self, loser: Place, survivor: Place, why: Why) -> bool:
         """Freeze, and all the rest. False when somebody else has changed the loser meanwhile."""
         self.touched |= {loser.id, survivor.id}
-        if loser.doc is None:
-            left = marks.stub(loser.id, survivor.id, survivor.partition, why)
-            if not await self._write(loser, left):
-                return False
-            self._tell(loser, survivor, why)
-            await self._alias(loser.id, survivor.id)
-            self.losers.append(loser.id)
-            return True
-        frozen = marks.freeze(loser.doc, survivor.id, survivor.partition, why)
+        # Events may be stored under the id of a profile without a record, so it is folded like any other.
+        doc = loser.doc or new_profile(loser.id, why.seen_ms)
+        frozen = marks.freeze(doc, survivor.id, survivor.partition, why)
         if not await self._write(loser, frozen):
             return False
         self._tell(loser, survivor, why)
+        assert loser.doc is not None
         into = marks.into(loser.doc)
         assert into is not None
         # Both were read before the freeze. Had anybody folded this loser since, the survivor would have changed.

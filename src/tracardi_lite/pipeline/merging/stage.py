@@ -87,15 +87,15 @@ class Stage:
             for work in works:
                 passed = work.incoming.head.passed
                 if passed is not None and work.profile_id is not None:
-                    anew |= await self._pass(passed, work.profile_id)
+                    anew |= await self._pass(passed, work.profile_id, work.incoming.head.received_ms)
         return anew
 
-    async def _pass(self, passed: str, id: str) -> bool:
+    async def _pass(self, passed: str, id: str, seen_ms: int) -> bool:
         """A visitor of another domain, whose profile there was handed over."""
         other, own = await self._merger.living(passed), await self._merger.living(id)
         if other is None or own is None or other.id == own.id:
             return False
-        await self._merger.unite(own.id, other.id, Why(("pass",), self._now_ms))
+        await self._merger.unite(own.id, other.id, Why(("pass",), self._now_ms, seen_ms))
         return True
 
     async def claim(self, slots: Sequence[Slot]) -> bool:
@@ -142,4 +142,5 @@ class Stage:
         return anew
 
     async def _unite(self, slot: Slot, other: Place, field: str) -> None:
-        await self._merger.unite(slot.id, other.id, Why((field,), self._now_ms))
+        seen_ms = min(work.incoming.head.received_ms for work in slot.works)
+        await self._merger.unite(slot.id, other.id, Why((field,), self._now_ms, seen_ms))
