@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-KEYS_MAX = 64
+KEYS_MAX = 256
 STREAMS_MAX = 8
 
 Marks = dict[str, dict[str, list[int]]]
