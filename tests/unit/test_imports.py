@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2] / "src" / "tracardi_lite"
 PACKAGE = "tracardi_lite"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"", "clock", "data", "errors", "ledger", "logs", "metrics", "partitioning", "protocol", "settings", "waiting"}),
+    frozenset(
+        {"", "clock", "data", "errors", "ledger", "logs", "metrics", "partitioning", "protocol", "settings", "waiting"}
+    ),
     frozenset({"ports", "query"}),
     frozenset({"wiring", "install", "provision", "tracker", "intake", "pipeline", "flush", "admin", "lifecycle"}),
     frozenset({"app"}),
