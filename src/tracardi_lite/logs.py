@@ -29,7 +29,7 @@ LINES_MAX = 2_000
 CLOSE_TIMEOUT_S = 2.0
 """How long closing waits for that reader."""
 
-_NOISY = {"aiohttp.access": logging.WARNING, "asyncio": logging.WARNING}
+_NOISY = {"aiohttp.access": logging.WARNING, "asyncio": logging.WARNING, "elastic_transport": logging.WARNING}
 """Libraries that log requests or housekeeping at info: heard at debug only."""
 
 EventDict = MutableMapping[str, Any]
@@ -80,6 +80,7 @@ class Logs:
             for name, least in _NOISY.items():
                 logging.getLogger(name).setLevel(max(least, level))
             logging.getLogger("aiohttp.server").addFilter(_is_ours)
+            logging.getLogger("elastic_transport.node_pool").addFilter(_is_news)
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -100,6 +101,7 @@ class Logs:
         for name, level in self._noisy.items():
             logging.getLogger(name).setLevel(level)
         logging.getLogger("aiohttp.server").removeFilter(_is_ours)
+        logging.getLogger("elastic_transport.node_pool").removeFilter(_is_news)
         structlog.reset_defaults()
         self._lines.close()
 
@@ -115,6 +117,14 @@ def _is_ours(record: logging.LogRecord) -> bool:
             return False
         error = error.__cause__
     return True
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line about an Elasticsearch node says what was not so before. The client tells of every failure in a
+    row, several times a second while the node is away: the first, and the return, are enough."""
+    args = record.args
+    in_a_row = args[1] if isinstance(args, tuple) and len(args) > 1 else None
+    return not isinstance(in_a_row, int) or in_a_row == 1
 
 
 def _for_programs() -> list[Any]:

@@ -75,6 +75,19 @@ def test_requests_are_logged_at_debug_only(pipe: Pipe) -> None:
     assert [line["event"] for line in lines(pipe)] == ["POST /"]
 
 
+def test_elasticsearchs_client_logs_requests_at_debug_only_and_a_node_that_is_away_once(pipe: Pipe) -> None:
+    pool = logging.getLogger("elastic_transport.node_pool")
+    with logs.configure("info", "json", pipe):
+        logging.getLogger("elastic_transport.transport").info("POST /_bulk")
+        for in_a_row in (1, 2, 3):
+            pool.warning("Node %r has failed for %d times in a row, putting on %d second timeout", "n", in_a_row, 1)
+        pool.warning("Node %r has been marked alive after a successful request", "n")
+    assert [line["event"].split(" has ")[1][:12] for line in lines(pipe)] == ["failed for 1", "been marked "]
+    with logs.configure("debug", "json", pipe):
+        pool.warning("Node %r has failed for %d times in a row, putting on %d second timeout", "n", 2, 1)
+    assert len(lines(pipe)) == 3, "at debug all is heard"
+
+
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_a_value_with_line_breaks_stays_one_line(pipe: Pipe, format: Any) -> None:
     with logs.configure("info", format, pipe):
