@@ -160,7 +160,7 @@ def test_names_follow_the_conventions() -> None:
         assert re.fullmatch(PREFIX + r"[a-z_]+", row.name)
         assert row.name.endswith("_total") is (row.kind == "counter"), row.name
         assert row.text.endswith(".")
-        assert row.unit in ("", "seconds", "bytes", "events", "messages")
+        assert row.unit in ("", "seconds", "bytes", "events", "messages", "rules")
 
 
 def test_hostile_label_values_stay_on_their_line() -> None:
