@@ -18,7 +18,7 @@ from tracardi_lite.errors import TryLater
 from tracardi_lite.ports.store import Entry, Store
 
 # How long an entry serves before the store is asked again: the longest that an answer may lag behind a merge elsewhere.
-FRESH_S = 2.0
+FRESH_S = 5.0
 # How long an answer that no worker has confirmed is remembered: longer than any flush, shorter than a visit.
 REMEMBER_S = 1800.0
 LOOKUP_S = 1.0
@@ -31,14 +31,31 @@ class Unknown(Exception):
     """The directory can't be asked now."""
 
 
+class _Batch:
+    """The keys that are asked for in one turn of the loop, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry | None] = {}
+        self.waiters: list[asyncio.Future[None]] = []
+
+    def succeed(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def fail(self, fault: Exception) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(fault)
+
+
 class Bindings:
     def __init__(self, store: Store, clock: Clock, size: int) -> None:
         self._store = store
         self._clock = clock
         self._size = size
         self._known: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
-        self._waiting: dict[str, asyncio.Future[Entry | None]] = {}
-        self._batch: list[str] = []
+        self._batch: _Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
 
@@ -100,59 +117,54 @@ class Bindings:
         for _ in range(ALIAS_HOPS_MAX):
             if not target:
                 return None
-            (next_,) = await self._lookup([f"p:{target}"])
+            key = f"p:{target}"
+            known = self.peek(key)
+            if known is not None:
+                return known
+            (next_,) = await self._lookup([key])
             if next_ is None or next_.target == target:
+                self._confirm(key, target, stored=True)
                 return target
             target = next_.target
         return target
 
     async def _lookup(self, keys: list[str]) -> list[Entry | None]:
-        """Join the look-up of this turn of the loop."""
+        """Join the look-up of this turn of the loop. Each caller waits for a future of its own, so that a client that
+        hangs up does not cancel what others wait for."""
         now = self._clock.monotonic()
         if now < self._paused_until:
             raise TryLater("store", "the directory did not answer just now", self._paused_until - now)
-        futures = []
         loop = asyncio.get_running_loop()
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = _Batch()
+            loop.call_soon(self._start)
         for key in keys:
-            future = self._waiting.get(key)
-            if future is None:
-                if not self._batch:
-                    loop.call_soon(self._start)
-                future = self._waiting[key] = loop.create_future()
-                self._batch.append(key)
-            futures.append(future)
-        # Gathered under a shield: a client that hangs up must not cancel a look-up that others share.
-        return await asyncio.shield(asyncio.gather(*futures))
+            batch.entries[key] = None
+        waiter = loop.create_future()
+        batch.waiters.append(waiter)
+        await waiter
+        return [batch.entries[key] for key in keys]
 
     def _start(self) -> None:
-        keys, self._batch = self._batch, []
-        task = asyncio.create_task(self._ask(keys))
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        task = asyncio.create_task(self._ask(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, keys: list[str]) -> None:
+    async def _ask(self, batch: _Batch) -> None:
+        keys = list(batch.entries)
         try:
             async with asyncio.timeout(LOOKUP_S):
                 entries = await self._store.lookup(keys)
         except (TryLater, TimeoutError) as error:
             self._paused_until = self._clock.monotonic() + PAUSE_S
             fault = error if isinstance(error, TryLater) else TryLater("store", "the directory is slow", PAUSE_S)
-            self._settle(keys, None, fault)
+            batch.fail(fault)
         except Exception as error:
             # A bug; those who wait for the answer show it.
-            self._settle(keys, None, error)
+            batch.fail(error)
         else:
-            self._settle(keys, entries, None)
-
-    def _settle(self, keys: list[str], entries: list[Entry | None] | None, fault: BaseException | None) -> None:
-        for position, key in enumerate(keys):
-            future = self._waiting.pop(key)
-            if future.done():
-                continue
-            if entries is not None:
-                future.set_result(entries[position])
-            else:
-                assert fault is not None
-                future.set_exception(fault)
-                # Nobody may be left to fetch it; that is no fault of its own.
-                future.exception()
+            batch.entries.update(zip(keys, entries, strict=True))
+            batch.succeed()
