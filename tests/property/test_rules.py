@@ -96,6 +96,10 @@ specs = {
             max_size=3,
         ),
     ),
+    "identification": st.fixed_dictionaries(
+        {"fields": st.dictionaries(paths, st.sampled_from(["emm-", "data.identifier.pk"]), min_size=1, max_size=2)},
+        optional={"anonymous": st.booleans()},
+    ),
 }
 rules = st.sampled_from(RULE_KINDS).flatmap(
     lambda kind: st.builds(Rule, kind=st.just(kind), id=st.uuids().map(str), spec=specs[kind], condition=conditions)

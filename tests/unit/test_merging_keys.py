@@ -102,7 +102,6 @@ def test_an_events_surest_key_is_found_by_its_mapping() -> None:
     ("key", "changes"),
     [
         ("identification_event_property", {"identification_event_property": "data.contact.email.main,mail"}),
-        ("identification_event_type", {"identification_point_type": "restricted"}),
         ("merge_strategies", {"merge_strategies": "traits.x=BIGGEST"}),
         ("merge_strategies", {"merge_strategies": "traits.x"}),
         ("merge_strategies", {"merge_strategies": "stats.views=MAX"}),

@@ -18,7 +18,7 @@ from tracardi_lite.admin.rules import ROUTES
 from tracardi_lite.backends.queue.memory import open_queue
 from tracardi_lite.backends.registry.sql import open_registry
 from tracardi_lite.backends.store.memory import open_store
-from tracardi_lite.pipeline.rules import compliance, reshaping, to_profile, traits, validation
+from tracardi_lite.pipeline.rules import compliance, identification, reshaping, to_profile, traits, validation
 from tracardi_lite.pipeline.rules.dry_run import Desk
 from tracardi_lite.ports.registry import RULE_KINDS, Registry, Rule
 from tracardi_lite.ports.store import KINDS, Claim, Entry, Query, RecordWrite, Store
@@ -292,6 +292,14 @@ async def test_a_trial_that_makes_no_sense_is_422(api: Api, body: dict[str, Any]
 
 def test_every_field_and_kind_of_a_rule_and_of_its_content_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
-    contents = (validation.Spec, reshaping.Spec, traits.Spec, to_profile.Spec, compliance.Spec, compliance.Setting)
+    contents = (
+        validation.Spec,
+        reshaping.Spec,
+        traits.Spec,
+        to_profile.Spec,
+        identification.Spec,
+        compliance.Spec,
+        compliance.Setting,
+    )
     names = {field.name for struct in (Rule, *contents) for field in msgspec.structs.fields(struct)} | set(RULE_KINDS)
     assert not [name for name in sorted(names) if f"`{name}`" not in page and f'"{name}"' not in page]

@@ -18,7 +18,7 @@ from tracardi_lite.pipeline import session as sessions
 from tracardi_lite.pipeline import watermark
 from tracardi_lite.pipeline.event_parts import decode_object, mapped
 from tracardi_lite.pipeline.mapping import apply_to_profile
-from tracardi_lite.pipeline.merging.identification import Identification
+from tracardi_lite.pipeline.merging.identification import Found, Identification
 from tracardi_lite.pipeline.rules import touch as rules
 from tracardi_lite.pipeline.system_events import VISIT_ENDED
 from tracardi_lite.pipeline.type_book import TypeBook
@@ -47,8 +47,8 @@ class Slot(Struct):
     works: list[Work] = field(default_factory=list)
     """The messages that touch it, in order."""
     dirty: bool = False
-    keys: dict[str, str] = field(default_factory=dict)
-    """Merge keys that a profile has got from these messages, to be claimed before it is written: hash → field."""
+    keys: dict[str, Found] = field(default_factory=dict)
+    """Merge keys that a profile has got from these messages, to be claimed before it is written, by hash."""
 
     @classmethod
     def of(cls, kind: Kind, key: tuple[str, str], record: Record | None) -> Slot:
@@ -195,7 +195,7 @@ def _apply(
     profile = slot.doc
     assert profile is not None
     head, payload = work.incoming.head, work.incoming.payload
-    identifying: list[str] = []
+    identifying: list[Item] = []
     # What a rule may yet take away must not leave a key behind.
     wait = any(item.touch is not None and item.touch.late for item in accepted)
     if begun_visit(session, work):
@@ -224,15 +224,15 @@ def _apply(
         else:
             continue
         if identification is not None and not wait:
-            identification.gather(profile, slot.keys, item.type)
+            identification.gather(profile, slot.keys, item.type, item.touch.points if item.touch is not None else ())
         else:
-            identifying.append(item.type)
+            identifying.append(item)
     for item in accepted:
         if item.touch is not None and item.touch.late:
             rules.comply(profile, item.touch, head.received_ms / 1000, item.id)
     if identification is not None:
-        for type in dict.fromkeys(identifying):
-            identification.gather(profile, slot.keys, type)
+        for item in identifying:
+            identification.gather(profile, slot.keys, item.type, item.touch.points if item.touch is not None else ())
     profiles.touch(profile, head.received_ms)
 
 

@@ -72,7 +72,7 @@ class Redirect(Struct, kw_only=True):
     tags: list[str] = []
 
 
-RULE_KINDS = ("validation", "reshaping", "mapping", "to-profile", "compliance")
+RULE_KINDS = ("validation", "reshaping", "mapping", "to-profile", "identification", "compliance")
 """In the order in which they act on an event."""
 
 RULES_MAX = 1000

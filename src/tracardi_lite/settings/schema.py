@@ -355,6 +355,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     enable_event_mapping: Annotated[
         bool, Option(text="Let mapping and to-profile rules act. The predefined event types are mapped all the same.")
     ] = True
+    enable_identification_point: Annotated[bool, Option(text="Let identification rules act.")] = True
     rules_cache_ttl: Annotated[
         float,
         Option(

@@ -6,11 +6,14 @@
 * ``restricted`` - those of ``IDENTIFICATION_EVENT_TYPE`` alone. Profiles that came by the same value in another way
   stay apart.
 * ``anonymous`` - the same, but then all profiles that have the value are merged, however they came by it.
+
+Beside these, rules of the kind ``identification`` say it of single properties of events.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -25,6 +28,28 @@ PRIMARY_BY_EVENTS = "data.identifier.pk"
 """The default of ``PRIMARY_ID``: what the event types put into ``primary_id`` by themselves."""
 
 
+class Point(Protocol):
+    """What a rule of the kind ``identification`` has read out of an event."""
+
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def anonymous(self) -> bool: ...
+
+
+class Found(Struct, frozen=True):
+    """A key to be claimed."""
+
+    why: str
+    """The profile's field, or the rule."""
+    anonymous: bool = False
+    """Whoever lists it is the same person, identified by it or not."""
+
+
 class Identification(Struct, frozen=True):
     """What of an applied event is to be claimed for its profile."""
 
@@ -33,21 +58,30 @@ class Identification(Struct, frozen=True):
     types: frozenset[str] = frozenset()
     """Event types that identify, where ``point`` is not ``any``."""
 
-    def gather(self, profile: dict[str, Any], found: dict[str, str], type: str) -> None:
-        """After an event of ``type`` was applied: list the profile's new keys in its ids, in place, and in ``found``
-        (hash → field) those that are to be claimed."""
+    def gather(self, profile: dict[str, Any], found: dict[str, Found], type: str, points: Sequence[Point] = ()) -> None:
+        """After an event of ``type`` was applied: list the profile's new keys in its ids, in place, and in ``found``,
+        by hash, those that are to be claimed. ``points``: what rules have read out of the event."""
         self.keys.follow(profile)
-        identifies = self.point == "any" or type in self.types
-        if not identifies and self.point == "restricted":
-            return
         ids = profile["ids"]
+        for point in points:
+            if (key := self.keys.hash(point.prefix, point.value)) is not None:
+                found[key] = Found(point.why, point.anonymous)
+                _list(ids, key)
+        identifies = self.point == "any" or type in self.types
         for key, name in self.keys.of(profile):
-            is_new = key not in ids
-            if is_new and len(ids) < IDS_MAX:
-                ids.append(key)
+            is_new = _list(ids, key)
             # A listed key is a claimed one, unless events that don't identify list keys, too.
             if identifies and (is_new or self.point != "any"):
-                found[key] = name
+                found.setdefault(key, Found(name, self.point == "anonymous"))
+
+
+def _list(ids: list[str], key: str) -> bool:
+    """Whether it was not listed yet."""
+    if key in ids:
+        return False
+    if len(ids) < IDS_MAX:
+        ids.append(key)
+    return True
 
 
 class Merging(Struct, frozen=True):
@@ -71,13 +105,6 @@ def merging_of(settings: Settings) -> Merging:
         except ValueError as error:
             raise Misconfigured("identification_event_property", str(error)) from error
     types = frozenset(normalise_type(part) for part in settings.identification_event_type.split(",") if part.strip())
-    if settings.identification_point_type != "any" and not types:
-        raise Misconfigured(
-            "identification_event_type",
-            f"is empty, so that no event would identify anybody; identification_point_type is "
-            f"{settings.identification_point_type}.",
-            "Name the event types that identify, separated by commas.",
-        )
     if not settings.apm:
         return Merging(None, strategies)
     primary = (

@@ -39,7 +39,7 @@ class _Rival(Struct):
     slot: Slot
     key: str
     held: Entry
-    field: str
+    why: str
 
 
 class Stage:
@@ -101,18 +101,17 @@ class Stage:
     async def claim(self, slots: Sequence[Slot]) -> bool:
         """Claim the keys that the slots' profiles have got; where another has one, make the two profiles one. Whether
         the batch has to begin afresh."""
-        wanted = [(slot, key, field) for slot in slots for key, field in slot.keys.items()]
+        wanted = [(slot, key, found) for slot in slots for key, found in slot.keys.items()]
         if not wanted:
             return False
         claims = [Claim(f"k:{key}", Entry(target=slot.id, partition="")) for slot, key, _ in wanted]
         held = await self._repeat(lambda: self._store.claim(claims))
         anew = False
-        for (slot, key, field), entry in zip(wanted, held, strict=True):
+        for (slot, key, found), entry in zip(wanted, held, strict=True):
             if entry.target != slot.id:
-                anew |= await self._meet(_Rival(slot, f"k:{key}", entry, field))
-            identification = self._merging.identification
-            if identification is not None and identification.point == "anonymous":
-                anew |= await self._gather(slot, key, field)
+                anew |= await self._meet(_Rival(slot, f"k:{key}", entry, found.why))
+            if found.anonymous:
+                anew |= await self._gather(slot, key, found.why)
         return anew
 
     async def _meet(self, rival: _Rival) -> bool:
@@ -123,10 +122,10 @@ class Stage:
             return not await self._repeat(lambda: self._store.repoint(rival.key, rival.held, mine))
         if owner.id == rival.slot.id:
             return False
-        await self._unite(rival.slot, owner, rival.field)
+        await self._unite(rival.slot, owner, rival.why)
         return True
 
-    async def _gather(self, slot: Slot, key: str, field: str) -> bool:
+    async def _gather(self, slot: Slot, key: str, why: str) -> bool:
         """Bring together whoever has the key without having been identified by it."""
         page = await self._repeat(
             lambda: self._store.search("profile", Query(where=Compare("ids", "=", key), limit=CANDIDATES_MAX))
@@ -137,10 +136,10 @@ class Stage:
             if found is not None and found.id != slot.id:
                 mine = await self._merger.living(slot.id)
                 if mine is not None and mine.id != found.id:
-                    await self._unite(slot, found, field)
+                    await self._unite(slot, found, why)
                     anew = True
         return anew
 
-    async def _unite(self, slot: Slot, other: Place, field: str) -> None:
+    async def _unite(self, slot: Slot, other: Place, why: str) -> None:
         seen_ms = min(work.incoming.head.received_ms for work in slot.works)
-        await self._merger.unite(slot.id, other.id, Why((field,), self._now_ms, seen_ms))
+        await self._merger.unite(slot.id, other.id, Why((why,), self._now_ms, seen_ms))

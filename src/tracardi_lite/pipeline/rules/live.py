@@ -37,6 +37,7 @@ def switches(settings: Settings) -> Switches:
         validation=settings.enable_event_validation,
         reshaping=settings.enable_event_reshaping,
         mapping=settings.enable_event_mapping,
+        identification=settings.enable_identification_point,
     )
 
 

@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from tracardi_lite.pipeline.event_types import normalise_type
-from tracardi_lite.pipeline.rules import compliance, reshaping, to_profile, traits, validation
+from tracardi_lite.pipeline.rules import compliance, identification, reshaping, to_profile, traits, validation
 from tracardi_lite.pipeline.rules.compliance import Compliance
 from tracardi_lite.pipeline.rules.fault import RuleFault
+from tracardi_lite.pipeline.rules.identification import Identification
 from tracardi_lite.pipeline.rules.reshaping import Reshaping
 from tracardi_lite.pipeline.rules.to_profile import ToProfile
 from tracardi_lite.pipeline.rules.traits import TraitsMapping
@@ -24,15 +25,17 @@ from tracardi_lite.ports.registry import RULE_KINDS, Rule
 
 ALL = "*"
 
-Compiled: TypeAlias = Validation | Reshaping | TraitsMapping | ToProfile | Compliance
+Compiled: TypeAlias = Validation | Reshaping | TraitsMapping | ToProfile | Identification | Compliance
 
 
 class Switches(Struct, frozen=True):
-    """Which kinds act: the settings ENABLE_EVENT_VALIDATION, ENABLE_EVENT_RESHAPING and ENABLE_EVENT_MAPPING."""
+    """Which kinds act: the settings ENABLE_EVENT_VALIDATION, ENABLE_EVENT_RESHAPING, ENABLE_EVENT_MAPPING and
+    ENABLE_IDENTIFICATION_POINT."""
 
     validation: bool = True
     reshaping: bool = True
     mapping: bool = True
+    identification: bool = True
 
     def off(self, kind: str) -> str:
         """The setting that turns a kind off; "" if it is on."""
@@ -42,6 +45,8 @@ class Switches(Struct, frozen=True):
             return "" if self.reshaping else "ENABLE_EVENT_RESHAPING"
         if kind in ("mapping", "to-profile"):
             return "" if self.mapping else "ENABLE_EVENT_MAPPING"
+        if kind == "identification":
+            return "" if self.identification else "ENABLE_IDENTIFICATION_POINT"
         return ""
 
 
@@ -52,6 +57,7 @@ class Chosen(Struct, frozen=True):
     reshapings: tuple[Reshaping, ...] = ()
     traits: tuple[TraitsMapping, ...] = ()
     to_profile: tuple[ToProfile, ...] = ()
+    identification: tuple[Identification, ...] = ()
     compliance: tuple[Compliance, ...] = ()
 
 
@@ -106,6 +112,7 @@ def _chosen(rules: list[Compiled]) -> Chosen:
         reshapings=tuple(each for each in rules if isinstance(each, Reshaping)),
         traits=tuple(each for each in rules if isinstance(each, TraitsMapping)),
         to_profile=tuple(each for each in rules if isinstance(each, ToProfile)),
+        identification=tuple(each for each in rules if isinstance(each, Identification)),
         compliance=tuple(each for each in rules if isinstance(each, Compliance)),
     )
 
@@ -144,5 +151,6 @@ _MAKERS: dict[str, Callable[[Rule, bytes], Compiled]] = {
     "reshaping": lambda rule, key: Reshaping(rule, msgspec.convert(rule.spec, reshaping.Spec)),
     "mapping": lambda rule, key: TraitsMapping(rule, msgspec.convert(rule.spec, traits.Spec)),
     "to-profile": lambda rule, key: ToProfile(rule, msgspec.convert(rule.spec, to_profile.Spec)),
+    "identification": lambda rule, key: Identification(rule, msgspec.convert(rule.spec, identification.Spec)),
     "compliance": lambda rule, key: Compliance(rule, msgspec.convert(rule.spec, compliance.Spec), key),
 }

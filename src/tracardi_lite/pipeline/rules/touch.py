@@ -23,6 +23,7 @@ from tracardi_lite.pipeline.paths import join
 from tracardi_lite.pipeline.rules.compliance import Compliance
 from tracardi_lite.pipeline.rules.condition import Condition
 from tracardi_lite.pipeline.rules.consents import Standing, given_consents, of_consents
+from tracardi_lite.pipeline.rules.identification import Point
 from tracardi_lite.pipeline.rules.ruleset import Chosen, Compiled
 from tracardi_lite.pipeline.rules.traits import merged
 from tracardi_lite.pipeline.rules.view import View, decoded, encoded
@@ -81,6 +82,8 @@ class Touch(Struct):
     tags: list[str] = field(default_factory=list)
     """To be added to the event's own, or its type's."""
     journey: str = ""
+    points: list[Point] = field(default_factory=list)
+    """Whom it tells that its customer is, after ``fold``."""
     late: list[Compliance] = field(default_factory=list)
     """Whose fields of the record remain to be looked at, when it is whole."""
     given: frozenset[str] = frozenset()
@@ -137,7 +140,7 @@ def complete(touch: Touch, entry: EventType | None, given: frozenset[str]) -> No
                 touch.late.append(compliance)
             _note(touch, compliance, True, f"acted on {', '.join(fields)}" if fields else "")
     if touch.invalid is not None:
-        unused: tuple[Compiled, ...] = (*rules.traits, *rules.to_profile)
+        unused: tuple[Compiled, ...] = (*rules.traits, *rules.to_profile, *rules.identification)
         for each in unused:
             _note(touch, each, False, _IS_INVALID)
         return
@@ -210,7 +213,9 @@ def fold(
     Judged in the order in which events are applied, so a condition sees the profile of that moment. An event that is
     applied again, to a newer record after a conflict, is judged again.
     """
-    if not touch.valid or not ((entry is not None and entry.ops) or touch.rules.to_profile):
+    rules = touch.rules
+    touch.points = []
+    if not touch.valid or not ((entry is not None and entry.ops) or rules.to_profile or rules.identification):
         return
     event = whole_event(touch, session_parts)
     if entry is not None and entry.ops:
@@ -219,6 +224,11 @@ def fold(
         matched, changed = _guarded(touch, each, (False, []), each.apply, profile, event, at, event_id)
         why = f"changed {', '.join(changed)}" if changed else "changed nothing"
         _note(touch, each, matched, why if matched else _NOT_HELD)
+    for point in rules.identification:
+        if _applies(touch, point, point.condition, event):
+            found = _guarded(touch, point, [], point.points, touch.view.part("properties"))
+            touch.points += found
+            _note(touch, point, True, "" if found else "the event has none of its fields")
 
 
 def comply(profile: dict[str, Any], touch: Touch, now: float, event_id: str) -> None:
