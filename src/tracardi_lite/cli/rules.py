@@ -29,7 +29,10 @@ kind_option = click.option("--kind", type=click.Choice(RULE_KINDS), help="Where 
 
 @click.group()
 def rules() -> None:
-    """Rules for events: validation, reshaping, mapping, to-profile, identification, compliance. Changes act within RULES_CACHE_TTL."""
+    """Rules for events: validation, reshaping, mapping, to-profile, identification, compliance.
+
+    Changes act within RULES_CACHE_TTL.
+    """
 
 
 @rules.command("list")
