@@ -428,6 +428,33 @@ def test_a_profile_that_is_not_there_is_said_so(command: Command, stored: Backen
     assert command("profile", "nobody") == Said(1, "", "No profile nobody.\n")
 
 
+def test_the_history_of_a_profile_tells_which_became_part_of_it_and_why(command: Command, stored: Backends) -> None:
+    told = {
+        "id": "p-0",
+        "into": "p-1",
+        "at": "2026-11-23T15:00:00.000+00:00",
+        "why": ["data.contact.email.main"],
+        "events": 3,
+        "fields": ["data.pii.firstname", "traits.plan"],
+    }
+    lines = command("profile", "p-0", "--history").out.splitlines()
+    assert lines == ["p-0 is now p-1", "p-1 was never merged with another."]
+
+    async def merge() -> None:
+        async with stored.store() as store:
+            [record] = await store.get("profile", [("p-1", "2026-q4")])
+            assert record is not None
+            doc = json.loads(record.doc)
+            doc["metadata"]["system"]["aux"]["history"] = [told]
+            await store.put([RecordWrite("profile", "p-1", "2026-q4", json.dumps(doc).encode(), record.version, 5)])
+
+    asyncio.run(merge())
+    said = command("profile", "p-1", "--history").out
+    for part in ("p-0", "p-1", "2026-11-23T15:00", "data.contact.email.main", "data.pii.firstname, traits.plan"):
+        assert part in said
+    assert command("profile", "p-1", "--history", "--json").json == [told]
+
+
 def test_events_of_a_profile_include_those_from_before_a_merge_newest_first(command: Command, stored: Backends) -> None:
     said = command("events", "--profile", "p-0", "--json")
     assert [json.loads(line)["id"] for line in said.out.splitlines()] == ["e-11", "e-10"]

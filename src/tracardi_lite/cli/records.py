@@ -18,6 +18,9 @@ from tracardi_lite.settings import Settings
 _ALIAS_HOPS_MAX = 16
 """Aliases of aliases that are followed; chains are short, and a circle must not hang a terminal."""
 
+_IDS_MAX = 100
+"""Most ids of a profile that its events are looked for under."""
+
 
 async def survivor(store: Store, id: str) -> str:
     """The profile that an id means: itself, or the one it was merged into."""
@@ -139,8 +142,11 @@ def events(settings: Settings, profile_id: str, limit: int, as_json: bool) -> No
 async def _events(settings: Settings, profile_id: str, limit: int) -> Any:
     async with store_of(settings) as store:
         await store.refresh()
-        ids = dict.fromkeys((await survivor(store, profile_id), profile_id))
-        terms = tuple(Compare("profile.id", "=", id) for id in ids)
+        record = await find_profile(store, profile_id)
+        listed = msgspec.json.decode(record.doc).get("ids") or [] if record is not None else []
+        # Events of a merged profile keep the id that they were stored with until they have been moved.
+        ids = dict.fromkeys((await survivor(store, profile_id), profile_id, *listed))
+        terms = tuple(Compare("profile.id", "=", id) for id in list(ids)[:_IDS_MAX])
         return await store.search("event", Query(where=terms[0] if len(terms) == 1 else Or(terms), limit=limit))
 
 
