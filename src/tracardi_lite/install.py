@@ -196,10 +196,20 @@ async def _given_admin(registry: Registry, report: InstallReport, username: str,
         user = User(id=username, name=username.partition("@")[0], roles=["admin"])
         report.lines.append(f"made the administrator {username}")
     else:
+        if user.enabled and "admin" in user.roles and await _has_password(registry, username, password):
+            return
         user.enabled = True
         user.roles = user.roles if "admin" in user.roles else [*user.roles, "admin"]
         report.lines.append(f"set the password of {username}")
     await registry.save_user(user, password)
+
+
+async def _has_password(registry: Registry, username: str, password: str) -> bool:
+    try:
+        return await registry.authenticate(username, password) is not None
+    except BadInput:
+        # Locked after too many wrong guesses: setting it is what the operator asked for.
+        return False
 
 
 async def _first_admin(registry: Registry, report: InstallReport) -> None:

@@ -89,6 +89,7 @@ async def test_a_given_password_replaces_the_old_one_and_revives_the_user(
     user = await registry.authenticate(DEFAULT_ADMIN, "a new password")
     assert user is not None
     assert user.roles == ["developer", "admin"]
+    assert (await install(settings, registry, password="a new password")).lines == []
 
 
 async def test_a_username_alone_gets_a_generated_password_once(settings: Settings, registry: Registry) -> None:
