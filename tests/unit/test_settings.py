@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tracardi_lite.settings import Loaded, Origin, Problems, Settings, load
+from tracardi_lite.settings import Loaded, Origin, Problems, Settings, load, near_misses
 from tracardi_lite.settings.fields import FIELDS, sections
 from tracardi_lite.settings.values import plain, shown, size
 
@@ -271,3 +271,17 @@ def test_every_default_is_a_value_that_the_setting_takes() -> None:
     for field in FIELDS.values():
         raw = str(field.default) if field.type == "path" else field.default
         assert getattr(load({field.key: raw}, {}).settings, field.key) == field.default
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("BULK_SIZ", "BULK_SIZE"), ("BULK_TIME_OUT", "BULK_TIMEOUT"), ("ELASTIC_HOSTS", "ELASTIC_HOST")],
+)
+def test_a_misspelt_variable_is_told_with_the_name_that_was_meant(name: str, meant: str) -> None:
+    (line,) = near_misses({name: "3", "PATH": "/bin", "LANG": "C", "HOSTNAME": "x"})
+    assert name in line
+    assert line.endswith(f"did you mean {meant}?")
+
+
+def test_variables_of_others_and_settings_beside_their_neighbours_are_left_alone() -> None:
+    assert near_misses({"BULK_SIZE": "3", "BULK_SIZES": "4", "PYTHONPATH": "x", "LD_LIBRARY_PATH": "y"}) == []

@@ -15,7 +15,7 @@ from tracardi_lite.cli import show
 from tracardi_lite.cli.runtime import json_option, with_loaded
 from tracardi_lite.errors import Misconfigured
 from tracardi_lite.install import check_merging
-from tracardi_lite.settings import Loaded, Settings
+from tracardi_lite.settings import Loaded, Settings, near_misses
 from tracardi_lite.settings.fields import FIELDS, Field
 from tracardi_lite.settings.values import plain, shown
 
@@ -105,6 +105,8 @@ def check_config(loaded: Loaded) -> None:
     Example:
       tracardi-lite check-config --config conf/all.toml
     """
+    for line in near_misses(os.environ):
+        click.echo(f"Warning: {line}", err=True)
     problems = list(_obstacles(loaded.settings))
     if problems:
         raise click.UsageError("The settings are well-formed, but:\n" + "\n".join(f"  {each}" for each in problems))

@@ -14,7 +14,7 @@ from tracardi_lite.cli import runtime
 from tracardi_lite.cli.runtime import config_option, data_dir_option, with_settings
 from tracardi_lite.cli.welcome import print_welcome, reachable
 from tracardi_lite.errors import Misconfigured
-from tracardi_lite.settings import Settings, load
+from tracardi_lite.settings import Settings, load, near_misses
 
 _HEALTH_TIMEOUT_S = 5.0
 """Longer than the server takes to judge its parts, shorter than what container runtimes allow by default."""
@@ -61,6 +61,8 @@ def serve(
     if loaded.settings.role == "worker" and port is not None:
         # Whoever says --port means the one that this process listens on.
         loaded = load({**flags, "worker_port": port}, os.environ, config)
+    for line in near_misses(os.environ):
+        click.echo(f"Warning: {line}", err=True)
     # Imported here: no other command needs the web server and the pipeline.
     from tracardi_lite import app
 

@@ -28,6 +28,10 @@ CONFIG_ENV = PREFIX + "CONFIG"
 _FILE_BYTES_MAX = 1 << 20
 """A settings file is a few KiB; more is some other file."""
 
+NEAR = 0.9
+NEAR_LENGTH_MIN = 6
+"""How alike a misspelt variable must be (difflib's ratio): a letter or two in a name of that length."""
+
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
@@ -163,6 +167,22 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[_Given]:
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known and not _is_service_link(name, environ[name]):
             yield _Given(name, environ[name], Origin("env", name))
+
+
+def near_misses(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is no setting and looks like one misspelt.
+
+    The environment is everybody's, so only names with our prefix can be errors; these are worth a warning.
+    """
+    known = sorted({name for field in FIELDS.values() for name in field.env_names})
+    lines = []
+    for name in sorted(environ):
+        if name in known or name.startswith(PREFIX) or len(name) < NEAR_LENGTH_MIN:
+            continue
+        near = difflib.get_close_matches(name, known, 1, NEAR)
+        if near and near[0] not in environ:
+            lines.append(f"{name} is in the environment and is not a setting; did you mean {near[0]}?")
+    return lines
 
 
 def _is_service_link(name: str, value: str) -> bool:
