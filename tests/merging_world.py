@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct, field
 
 from tracardi_lite.backends.cache.memory import MemoryCache
@@ -25,6 +27,7 @@ from tracardi_lite.flush.flusher import Flusher
 from tracardi_lite.flush.health import WorkerHealth
 from tracardi_lite.flush.retry import Backoff
 from tracardi_lite.metrics import Metrics
+from tracardi_lite.pipeline import process
 from tracardi_lite.pipeline.event_types import EventTypes
 from tracardi_lite.pipeline.load import RecordCache
 from tracardi_lite.pipeline.merging import marks
@@ -512,3 +515,16 @@ def explore(seed: int, store: Store | None = None, name: str = "") -> World:
         error.add_note(f"explore({seed}): {len(world.trace)} steps, {world.crashes} crashes, {world.pauses} pauses")
         raise
     return world
+
+
+def explore_many(first: int, count: int) -> tuple[int, int, int]:
+    """In a process of its own. (merges, crashes, pauses)"""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    process.pause = no_pause  # type: ignore[assignment]
+    merged = crashes = pauses = 0
+    for seed in range(first, first + count):
+        world = explore(seed)
+        merged += world.merged
+        crashes += world.crashes
+        pauses += world.pauses
+    return merged, crashes, pauses

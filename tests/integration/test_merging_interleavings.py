@@ -6,18 +6,17 @@ Each run begins at another seed, which it prints; ``MERGING_SEED=<seed>`` begins
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests import merging_world
 from tests.integration.elastic import fresh_settings
-from tests.merging_world import Bridge, explore
+from tests.merging_world import Bridge, explore, explore_many
 from tracardi_lite.backends.store.elasticsearch import ElasticsearchStore
 from tracardi_lite.backends.store.elasticsearch.connection import Connection
 from tracardi_lite.backends.store.sqlite.store import SqliteStore
@@ -42,21 +41,10 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "pause", merging_world.no_pause)
 
 
-def explore_many(first: int, count: int) -> tuple[int, int, int]:
-    """In a process of its own. (merges, crashes, pauses)"""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    process.pause = merging_world.no_pause  # type: ignore[assignment]
-    merged = crashes = pauses = 0
-    for seed in range(first, first + count):
-        world = explore(seed)
-        merged += world.merged
-        crashes += world.crashes
-        pauses += world.pauses
-    return merged, crashes, pauses
-
-
 def test_a_hundred_thousand_interleavings(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled(), ProcessPoolExecutor() as pool:
+    # Spawned, not forked: a fork of this process inherits what earlier tests left of client libraries with threads of
+    # their own (Pulsar's), and hangs when such an object is collected.
+    with capsys.disabled(), ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         print(f"\nMERGING_SEED={seed}")
         chunks = [pool.submit(explore_many, seed + start, CHUNK) for start in range(0, INTERLEAVINGS, CHUNK)]
         try:
