@@ -69,13 +69,7 @@ class Bindings:
     def remember(self, key: str, profile: str) -> None:
         """The door answers ``profile`` for this key."""
         now = self._clock.monotonic()
-        self._known[key] = (profile, now + FRESH_S, now + REMEMBER_S)
-        self._known.move_to_end(key)
-        if len(self._known) > self._size:
-            self._known.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        self._known.pop(key, None)
+        self._put(key, profile, now + FRESH_S, now + REMEMBER_S)
 
     async def resolve(self, keys: list[str]) -> list[str | None]:
         """What each key means, None where nothing is known. Raises ``Unknown`` when the store can't be asked
@@ -105,8 +99,10 @@ class Bindings:
     def _confirm(self, key: str, profile: str, *, stored: bool) -> None:
         now = self._clock.monotonic()
         old = self._known.get(key)
-        until = now + REMEMBER_S if stored or old is None else old[2]
-        self._known[key] = (profile, now + FRESH_S, until)
+        self._put(key, profile, now + FRESH_S, now + REMEMBER_S if stored or old is None else old[2])
+
+    def _put(self, key: str, profile: str, fresh_until: float, remembered_until: float) -> None:
+        self._known[key] = (profile, fresh_until, remembered_until)
         self._known.move_to_end(key)
         if len(self._known) > self._size:
             self._known.popitem(last=False)
