@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
@@ -50,7 +51,7 @@ class Call(Generic[T]):
             self.future.set_result(self.result)  # type: ignore[arg-type]
 
 
-class Lane:
+class Lane(ABC):
     """One thread with its own connections, started by the first call."""
 
     def __init__(self, name: str, files: Files, check: Callable[[str], None]) -> None:
@@ -117,8 +118,9 @@ class Lane:
             pass
         return batch
 
+    @abstractmethod
     def _serve(self, batch: list[Call[Any]]) -> None:
-        raise NotImplementedError
+        """Do the calls, in order, and note each one's result or error."""
 
 
 class ReadLane(Lane):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
@@ -109,15 +110,16 @@ def _copied(
     return copy
 
 
-class _Copy:
+class _Copy(ABC):
     def __init__(self, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
         self._old = old
         self._fresh = fresh
         self.kept = 0
         self.lost = 0
 
+    @abstractmethod
     def run(self, stopped: Callable[[], bool]) -> None:
-        raise NotImplementedError
+        """Copy what can be read, until all is done or ``stopped()``."""
 
     def _has(self, table: str) -> bool:
         """False where even the list of tables can't be read: nothing can, then."""
