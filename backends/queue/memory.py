@@ -30,8 +30,10 @@ from tracardi_lite.ports.queue import (
     Done,
     Message,
     PartitionBacklog,
+    Posted,
     Publication,
     Totals,
+    wait_posted,
 )
 from tracardi_lite.settings import Settings
 
@@ -134,7 +136,14 @@ class MemoryQueue:
         self._open = False
 
     async def publish(self, publication: Publication) -> None:
-        await self.ping()
+        await wait_posted(self.post, publication)
+
+    def post(self, publication: Publication, done: Posted) -> None:
+        self._check_room()
+        self._append(publication)
+        asyncio.get_running_loop().call_soon(done, None)
+
+    def _append(self, publication: Publication) -> None:
         log = self._log
         partition = log.partitions[partition_of(publication.key, len(log.partitions))]
         partition.events += publication.events
@@ -231,6 +240,9 @@ class MemoryQueue:
         return True
 
     async def maintain(self) -> None:
+        self._retain()
+
+    def _retain(self) -> None:
         """Drop what all subscriptions have passed and what is too old or too much to keep."""
         log = self._log
         bytes_kept = min(self._settings.queue_retention_bytes, RETENTION_BYTES_MAX)
@@ -252,9 +264,12 @@ class MemoryQueue:
                 log.bytes -= oldest.size
 
     async def ping(self) -> None:
+        self._check_room()
+
+    def _check_room(self) -> None:
         self._check_open()
         if self._log.bytes >= self._bytes_max:
-            await self.maintain()
+            self._retain()
             if self._log.bytes >= self._bytes_max:
                 raise Full("queue", "holds as much as it may", retry_after_s=5.0)
 

@@ -14,8 +14,8 @@ from tracardi_lite.backends.queue.pulsar.ledger import Ledger
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.sender import Sender
 from tracardi_lite.backends.queue.routing import partition_of
-from tracardi_lite.errors import Full, TryLater
-from tracardi_lite.ports.queue import Publication
+from tracardi_lite.errors import Full, TryLater, Unavailable
+from tracardi_lite.ports.queue import Posted, Publication
 
 IN_FLIGHT_MAX = 20_000
 
@@ -40,7 +40,7 @@ class Publisher:
             sender.check()
         self._check_bounds(size)
 
-    async def publish(self, publication: Publication) -> None:
+    def post(self, publication: Publication, done: Posted) -> None:
         number = partition_of(publication.key, len(self._senders))
         counts = self._ledger.counts
         payload = frame.encode(
@@ -56,39 +56,45 @@ class Publisher:
                 publication.key,
                 partial(self._ledger.note_published, counts, number, publication.events, publication.replay),
             )
-            receipt.add_done_callback(partial(self._landed, size))
+            receipt.add_done_callback(partial(self._landed, size, (counts.writer, number), done))
             self._room.sent(size)
         except BaseException:
             self._items -= 1
             self._bytes -= size
             raise
-        await receipt
-        if (counts.writer, number) not in self._known:
-            await self._register((counts.writer, number))
 
     def _check_bounds(self, size: int) -> None:
         if self._items >= IN_FLIGHT_MAX or (self._items and self._bytes + size > self._bytes_max):
             raise Full("queue", "too much waits for Pulsar's receipt")
         self._room.check()
 
-    def _landed(self, size: int, receipt: asyncio.Future[Any]) -> None:
+    def _landed(self, size: int, key: tuple[bytes, int], done: Posted, receipt: asyncio.Future[Any]) -> None:
         self._items -= 1
         self._bytes -= size
-        if receipt.cancelled():
-            return
         error = receipt.exception()
+        assert error is None or isinstance(error, Exception), error
         if isinstance(error, TryLater):
             self.uncertain = True
+        if error is None and key not in self._known:
+            self._register(key, done)
+        else:
+            done(error)
 
-    async def _register(self, key: tuple[bytes, int]) -> None:
-        """Wait until the journal knows that this writer writes to this partition."""
+    def _register(self, key: tuple[bytes, int], done: Posted) -> None:
+        """Tell ``done`` when the journal knows that this writer writes to this partition."""
         task = self._registering.get(key)
         if task is None:
             task = self._registering[key] = asyncio.create_task(self._ledger.report())
             task.add_done_callback(partial(self._registered, key))
-        await asyncio.shield(task)
+        task.add_done_callback(partial(_tell, done))
 
     def _registered(self, key: tuple[bytes, int], task: asyncio.Task[None]) -> None:
         del self._registering[key]
         if not task.cancelled() and task.exception() is None:
             self._known.add(key)
+
+
+def _tell(done: Posted, task: asyncio.Task[None]) -> None:
+    error = Unavailable("queue", "is closed") if task.cancelled() else task.exception()
+    assert error is None or isinstance(error, Exception), error
+    done(error)

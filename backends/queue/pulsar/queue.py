@@ -26,7 +26,15 @@ from tracardi_lite.backends.queue.pulsar.scan import Scan
 from tracardi_lite.backends.queue.pulsar.sender import Bridge, Sender
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import TryLater, Unavailable
-from tracardi_lite.ports.queue import SUBSCRIPTION, DeadLetter, PartitionBacklog, Publication, Totals
+from tracardi_lite.ports.queue import (
+    SUBSCRIPTION,
+    DeadLetter,
+    PartitionBacklog,
+    Posted,
+    Publication,
+    Totals,
+    wait_posted,
+)
 from tracardi_lite.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -134,8 +142,11 @@ class PulsarQueue:
 
     # --- the port ---
     async def publish(self, publication: Publication) -> None:
+        await wait_posted(self.post, publication)
+
+    def post(self, publication: Publication, done: Posted) -> None:
         self._check_open()
-        await self._publisher.publish(publication)
+        self._publisher.post(publication, done)
 
     async def note_refused(self, counts: Mapping[str, int]) -> None:
         self._ledger.note_refused(counts)

@@ -15,7 +15,7 @@ from tracardi_lite.backends.queue.redis.server import Argument, Server
 from tracardi_lite.backends.queue.routing import partition_of
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import Full, TryLater, Unavailable
-from tracardi_lite.ports.queue import Publication
+from tracardi_lite.ports.queue import Posted, Publication
 
 WAITING_MAX = 20_000
 TRIP_MAX = 500
@@ -26,10 +26,10 @@ RETRY_S = 0.5
 class _Waiting:
     __slots__ = ("arguments", "done", "size")
 
-    def __init__(self, arguments: tuple[Argument, ...], size: int) -> None:
+    def __init__(self, arguments: tuple[Argument, ...], size: int, done: Posted) -> None:
         self.arguments = arguments
         self.size = size
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done = done
 
 
 class Publisher:
@@ -53,7 +53,7 @@ class Publisher:
         self._pump: asyncio.Task[None] | None = None
         self._refuse_until = float("-inf")
 
-    async def publish(self, publication: Publication) -> None:
+    def post(self, publication: Publication, done: Posted) -> None:
         size = len(publication.head) + len(publication.body)
         if len(self._waiting) >= WAITING_MAX or (self._waiting and self._bytes + size > self._in_flight_max):
             raise Full("queue", "too much waits for Redis")
@@ -70,12 +70,12 @@ class Publisher:
                 int(publication.replay),
             ),
             size,
+            done,
         )
         self._waiting.append(one)
         self._bytes += size
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
-        await one.done
 
     async def close(self) -> None:
         if self._pump is not None:
@@ -98,12 +98,10 @@ class Publisher:
                 self._waiting.clear()
                 self._bytes = 0
             for one, answer in zip(trip, answers, strict=True):
-                if one.done.done():
-                    continue
                 if isinstance(answer, TryLater):
-                    one.done.set_exception(answer)
+                    one.done(answer)
                 elif answer == -1:
-                    one.done.set_exception(Full("queue", "holds as much as it may", retry_after_s=5.0))
+                    one.done(Full("queue", "holds as much as it may", retry_after_s=5.0))
                 else:
-                    one.done.set_result(None)
+                    one.done(None)
             self._on_published()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +19,16 @@ from tracardi_lite.backends.queue.redis.publisher import Publisher
 from tracardi_lite.backends.queue.redis.server import Server, mapped
 from tracardi_lite.backends.queue.routing import partition_name
 from tracardi_lite.clock import Clock
-from tracardi_lite.errors import Full, Unavailable
-from tracardi_lite.ports.queue import SUBSCRIPTION, DeadLetter, PartitionBacklog, Publication, Totals
+from tracardi_lite.errors import Full, TryLater, Unavailable
+from tracardi_lite.ports.queue import (
+    SUBSCRIPTION,
+    DeadLetter,
+    PartitionBacklog,
+    Posted,
+    Publication,
+    Totals,
+    wait_posted,
+)
 from tracardi_lite.settings import Settings
 
 REASONS_MAX = 64
@@ -40,6 +51,7 @@ class RedisQueue:
         self._clock = clock
         self._consumers: set[RedisConsumer] = set()
         self._open = False
+        self._trimming: asyncio.Task[None] | None = None
         self._partitions = 0
         self._incarnation = ""
         self._publisher: Publisher
@@ -75,15 +87,26 @@ class RedisQueue:
         for consumer in list(self._consumers):
             await consumer.close()
         await self._publisher.close()
+        if self._trimming is not None:
+            await asyncio.wait([self._trimming])
         await self._server.close()
 
     async def publish(self, publication: Publication) -> None:
+        await wait_posted(self.post, publication)
+
+    def post(self, publication: Publication, done: Posted) -> None:
         self._check_open()
-        try:
-            await self._publisher.publish(publication)
-        except Full:
+        self._publisher.post(publication, partial(self._told, done))
+
+    def _told(self, done: Posted, error: Exception | None) -> None:
+        done(error)
+        if isinstance(error, Full) and self._open and (self._trimming is None or self._trimming.done()):
+            # What every subscription has passed makes room at once, not at the next round of the house.
+            self._trimming = asyncio.create_task(self._trim())
+
+    async def _trim(self) -> None:
+        with suppress(TryLater):
             await self.maintain()
-            raise
 
     async def note_refused(self, counts: Mapping[str, int]) -> None:
         pairs = [part for pair in counts.items() for part in pair]

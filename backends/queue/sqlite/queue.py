@@ -27,7 +27,15 @@ from tracardi_lite.backends.queue.sqlite.watcher import Watcher
 from tracardi_lite.backends.queue.sqlite.writer import Waiting, Writer
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import Full, TryLater, Unavailable
-from tracardi_lite.ports.queue import SUBSCRIPTION, DeadLetter, PartitionBacklog, Publication, Totals
+from tracardi_lite.ports.queue import (
+    SUBSCRIPTION,
+    DeadLetter,
+    PartitionBacklog,
+    Posted,
+    Publication,
+    Totals,
+    wait_posted,
+)
 from tracardi_lite.settings import Settings
 
 REFUSED_EVERY_S = 1.0
@@ -88,7 +96,8 @@ class SqliteQueue:
             await consumer.close()
         writer, self._writer = self._writer, None
         if writer is not None:
-            await asyncio.get_running_loop().run_in_executor(None, writer.stop)
+            writer.flush()
+            await asyncio.get_running_loop().run_in_executor(None, writer.join)
         if self._watcher is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
         if self._cleaning is not None:
@@ -102,6 +111,9 @@ class SqliteQueue:
 
     # --- publishing ---
     async def publish(self, publication: Publication) -> None:
+        await wait_posted(self.post, publication)
+
+    def post(self, publication: Publication, done: Posted) -> None:
         if self._writer is None:
             raise Unavailable("queue", "is closed")
         refusal = self._room.refusal()
@@ -112,20 +124,13 @@ class SqliteQueue:
         if self._in_flight and self._in_flight + size > self._settings.in_flight_max:
             raise Full("queue", "too much is waiting for the disk", 1.0)
         self._in_flight += size
-        future = asyncio.get_running_loop().create_future()
-        self._writer.submit(publication, future)
-        await future
+        self._writer.submit(publication, done)
 
     def _settle(self, group: Sequence[Waiting], error: Exception | None, written: int) -> None:
         """Answer a group; called in the loop by the writer."""
-        for publication, future in group:
+        for publication, done in group:
             self._in_flight -= len(publication.head) + len(publication.body) + MESSAGE_OVERHEAD
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+            done(error)
         if error is not None:
             if self._failed is None:
                 log.error("queue_write_failed", error=str(error), publications=len(group))

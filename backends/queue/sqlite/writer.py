@@ -1,7 +1,10 @@
-"""The writer thread: group commit. What arrives while a commit runs goes into the next one.
+"""Group commit: what arrives while a commit runs goes into the next one.
 
-It holds the interpreter lock only to join a group's bytes; compression and the one SQL statement run without it. The
-event loop is woken once per group.
+Publications gather on the loop. At the end of a turn they go to the writer thread as one group, if it has nothing to
+do; if it has, they wait for it to come back. So the two threads meet twice per group, whatever is in it: handing over
+each publication by itself makes them fight for the interpreter lock.
+
+The thread holds the interpreter lock only to join a group's bytes; compression and the one SQL statement run without.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -16,13 +20,13 @@ import structlog
 from tracardi_lite.backends.queue.sqlite.appender import Appender
 from tracardi_lite.backends.queue.sqlite.batch import Packer
 from tracardi_lite.errors import TryLater
-from tracardi_lite.ports.queue import Publication
+from tracardi_lite.ports.queue import Posted, Publication
 
 GROUP_BYTES = 4 << 20
 """Enough to make a sync cheap per message; little enough to read, and to keep twice in memory."""
 GROUP_MESSAGES = 4096
 
-Waiting = tuple[Publication, "asyncio.Future[None]"]
+Waiting = tuple[Publication, Posted]
 Settle = Callable[[Sequence[Waiting], Exception | None, int], None]
 
 log = structlog.get_logger(__name__)
@@ -30,26 +34,59 @@ log = structlog.get_logger(__name__)
 
 class Writer:
     """``submit`` never blocks; the caller bounds what is in flight. ``settle(group, error, bytes written)`` is called
-    in the loop, once for each group."""
+    in the loop, once for each group. All methods but ``stop`` are the loop's."""
 
     def __init__(self, appender: Appender, packer: Packer, loop: asyncio.AbstractEventLoop, settle: Settle) -> None:
         self._appender = appender
         self._packer = packer
         self._loop = loop
         self._settle = settle
-        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._gathering: deque[Waiting] = deque()
+        self._at_work = False
+        """A group is with the thread, or will be at the end of this turn."""
+        self._groups: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, publication: Publication, future: asyncio.Future[None]) -> None:
-        self._waiting.put((publication, future))
+    def submit(self, publication: Publication, done: Posted) -> None:
+        self._gathering.append((publication, done))
+        if not self._at_work:
+            self._at_work = True
+            # Not at once: the rest of this turn's arrivals come along.
+            self._loop.call_soon(self._hand_over)
 
-    def stop(self) -> None:
-        """Write what was submitted before, then end. Blocks."""
-        self._waiting.put(None)
+    def flush(self) -> None:
+        """Let the thread write all that was submitted, in this order, before it ends."""
+        while self._gathering:
+            self._groups.put(self._next_group())
+        self._groups.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread, after ``flush``. Blocks; not for the loop."""
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        if self._gathering:
+            self._groups.put(self._next_group())
+        else:
+            self._at_work = False
+
+    def _next_group(self) -> list[Waiting]:
+        gathering = self._gathering
+        group: list[Waiting] = []
+        size = 0
+        while gathering and size < GROUP_BYTES and len(group) < GROUP_MESSAGES:
+            waiting = gathering.popleft()
+            group.append(waiting)
+            size += len(waiting[0].body)
+        return group
+
+    def _settled(self, group: list[Waiting], error: Exception | None, written: int) -> None:
+        # The next group first: the disk works while this one is answered.
+        self._hand_over()
+        self._settle(group, error, written)
 
     def _run(self) -> None:
         try:
@@ -60,10 +97,9 @@ class Writer:
 
     def _write_group(self) -> bool:
         """One turn; nothing of its group outlives it, or the last bodies would stay in memory while it is idle."""
-        first = self._waiting.get()
-        if first is None:
+        group = self._groups.get()
+        if group is None:
             return False
-        group, goes_on = self._gather(first)
         written = 0
         error: Exception | None = None
         try:
@@ -75,19 +111,5 @@ class Writer:
         except Exception as bug:
             log.exception("queue_writer_failed")
             error = bug
-        self._loop.call_soon_threadsafe(self._settle, group, error, written)
-        return goes_on
-
-    def _gather(self, first: Waiting) -> tuple[list[Waiting], bool]:
-        group = [first]
-        size = len(first[0].body)
-        while size < GROUP_BYTES and len(group) < GROUP_MESSAGES:
-            try:
-                following = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if following is None:
-                return group, False
-            group.append(following)
-            size += len(following[0].body)
-        return group, True
+        self._loop.call_soon_threadsafe(self._settled, group, error, written)
+        return True

@@ -4,6 +4,7 @@ The contract, which ``tracardi_lite.testing.queue_suite`` proves of every backen
 
 * ``publish`` returns only when the message is durable (fsync'd, or the broker's receipt). If it raises, the
   message may or may not be there; the caller answers 503 and the client's retry is made harmless by ids.
+  ``post`` does the same without a task: it tells ``done`` instead of returning.
 * A key (profile id) always lands in the same partition. Messages of a key are delivered in the order in which
   they were published, one consumer at a time, and a message is never delivered while an earlier one of its key
   waits for redelivery: watermarks downstream rely on it.
@@ -23,7 +24,8 @@ Errors: ``Full`` (a bound or the disk; Retry-After inside), ``Unavailable`` (awa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -43,6 +45,10 @@ class Publication(Struct):
     """How many events it carries, for the ledger and backlogs. At least 0."""
     replay: bool = False
     """True when it was received before (a dead letter sent again): it counts as replayed, not as received."""
+
+
+Posted = Callable[[Exception | None], None]
+"""Told once what became of a publication that was posted: None when it is durable, else why it most likely is not."""
 
 
 class Message(Struct):
@@ -170,6 +176,15 @@ class Queue(Protocol):
         """Durable when it returns. Raises ``Full`` or ``Unavailable``."""
         ...
 
+    def post(self, publication: Publication, done: Posted) -> None:
+        """``publish`` for a caller that has thousands on the way: no task waits, ``done`` is called on the loop.
+
+        Never before ``post`` returns, and exactly once, unless ``post`` raises (``Full``, ``Unavailable``): then not
+        at all. ``done`` must be quick and must not raise. Publications that are posted one after another by one caller
+        keep their order within a key.
+        """
+        ...
+
     async def note_refused(self, counts: Mapping[str, int]) -> None:
         """Add events refused at the door to the ledger, by reason (bounded set of names). May lag a crash."""
         ...
@@ -208,3 +223,19 @@ class Queue(Protocol):
     async def ping(self) -> None:
         """Raise ``Unavailable`` or ``Full`` if a publish would most likely fail now."""
         ...
+
+
+async def wait_posted(post: Callable[[Publication, Posted], None], publication: Publication) -> None:
+    """``publish`` made of ``post``, for backends whose one primitive that is."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(error: Exception | None) -> None:
+        if future.done():
+            return  # whoever waited was cancelled
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    post(publication, done)
+    await future

@@ -6,9 +6,11 @@ let them. Shipped, so that a backend's author, or an operator with a doubt, can 
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -21,6 +23,7 @@ from tracardi_lite.ports.queue import (
     Done,
     Message,
     PartitionBacklog,
+    Posted,
     Publication,
     Queue,
     Totals,
@@ -222,6 +225,7 @@ class FaultyQueue:
     def __init__(self, queue: Queue, faults: Faults) -> None:
         self._queue = queue
         self._faults = faults
+        self._posting: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -233,6 +237,19 @@ class FaultyQueue:
 
     async def publish(self, publication: Publication) -> None:
         await self._faults.around("publish", lambda: self._queue.publish(publication))
+
+    def post(self, publication: Publication, done: Posted) -> None:
+        """As faulty as ``publish``: what happens to one happens to the other."""
+        task = asyncio.get_running_loop().create_task(self.publish(publication))
+        self._posting.add(task)
+        task.add_done_callback(partial(self._posted, done))
+
+    def _posted(self, done: Posted, task: asyncio.Task[None]) -> None:
+        self._posting.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            assert error is None or isinstance(error, Exception), error
+            done(error)
 
     async def note_refused(self, counts: Mapping[str, int]) -> None:
         await self._faults.around("note_refused", lambda: self._queue.note_refused(counts))

@@ -19,11 +19,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
 
-from tracardi_lite.errors import Full, LeaseLost
+from tracardi_lite.errors import Full, LeaseLost, Unavailable
 from tracardi_lite.ports.queue import (
     SUBSCRIPTION,
     TOPIC,
@@ -145,6 +146,40 @@ class QueueSuite:
                 assert [m.position for m in of_key] == sorted({m.position for m in of_key})
             assert len({message.stream for message in messages}) > 1, "the keys share partitions out"
             await consumer.close()
+
+    async def test_what_is_posted_is_told_once_and_later_and_keeps_its_order(self, harness: QueueHarness) -> None:
+        async with harness.open() as queue:
+            told: list[tuple[int, Exception | None]] = []
+            all_told = asyncio.Event()
+
+            def done(number: int, error: Exception | None) -> None:
+                told.append((number, error))
+                if len(told) == 200:
+                    all_told.set()
+
+            for number in range(200):
+                queue.post(publication(f"key-{number % 3}", f"{number}"), partial(done, number))
+                assert not told, "never before post returns"
+            async with asyncio.timeout(LIMIT_S):
+                await all_told.wait()
+            assert sorted(told, key=lambda each: each[0]) == [(number, None) for number in range(200)]
+            consumer = await queue.subscribe(SUBSCRIPTION)
+            messages = await take(consumer, 200)
+            for key in range(3):
+                numbers = [int(message.body) for message in messages if message.key == f"key-{key}"]
+                assert numbers == list(range(key, 200, 3))
+            assert len(told) == 200, "once"
+            await consumer.close()
+
+    async def test_a_closed_queue_takes_no_post(self, harness: QueueHarness) -> None:
+        queue = harness.open()
+        async with queue:
+            pass
+        told: list[Exception | None] = []
+        with pytest.raises(Unavailable):
+            queue.post(publication("k", "late"), told.append)
+        await asyncio.sleep(0)
+        assert told == []
 
     async def test_concurrent_publishers_lose_nothing(self, harness: QueueHarness) -> None:
         async with harness.open() as queue:
