@@ -34,8 +34,11 @@ from tracardi_lite.intake import server
 from tracardi_lite.intake.admission import Admission
 from tracardi_lite.intake.bindings import Bindings
 from tracardi_lite.intake.collector import Collector
+from tracardi_lite.intake.door import Door, InFlight
+from tracardi_lite.intake.express import Lane
 from tracardi_lite.intake.health import Health
 from tracardi_lite.intake.refusals import Refusals
+from tracardi_lite.intake.site import Site
 from tracardi_lite.intake.sources import Sources
 from tracardi_lite.lifecycle.keeper import Keeper
 from tracardi_lite.metrics import Metrics
@@ -108,19 +111,15 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         report = await _when_ready("registry", settings, stop, lambda: install(settings, registry))
         try:
             parts = await _open(settings, registry, stack, stop)
-            app = await _application(parts)
-            runner = web.AppRunner(
-                app, access_log=None, handle_signals=False, shutdown_timeout=max(1.0, settings.shutdown_timeout / 2)
-            )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
+            site = await _site(parts)
+            stack.push_async_callback(site.close)
             try:
                 # Of two processes that bind one port at the same time, the second learns of it here; from uvloop,
                 # which listens for itself too, nobody would.
                 listening.listen(BACKLOG)
             except OSError as error:
                 raise _cannot_listen(settings, listening.getsockname()[1], error) from error
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+            await site.open(listening, BACKLOG)
         except BaseException:
             if report.password is not None:
                 # It is kept nowhere in clear: unsaid now, nobody would ever know it.
@@ -151,7 +150,7 @@ async def _serve(settings: Settings, announce: Announce) -> int:
                 code = 1
                 log.error("part_failed", part=task.get_name(), exc_info=task.exception())
         stopping.cancel()
-        code |= await _close(parts, runner, tasks, drain)
+        code |= await _close(parts, site, tasks, drain)
     log.info("stopped")
     return code
 
@@ -209,7 +208,7 @@ def _event_types(settings: Settings) -> EventTypes:
     return EventTypes(custom=custom)
 
 
-async def _application(parts: Parts) -> web.Application:
+async def _site(parts: Parts) -> Site:
     """Health and metrics for every role; the collector, the admin API and the tracker for an API."""
     settings = parts.settings
     app = web.Application(client_max_size=settings.body_max)
@@ -237,21 +236,25 @@ async def _application(parts: Parts) -> web.Application:
         rules_changed=parts.rules.changed if parts.rules is not None else _nobody_asks,
         whole_profile=_whole_profile,
     )
+    make_lane = None
     if settings.role != "worker":
         identity = Identity(await parts.registry.secret(IDENTITY_SECRET, partial(secrets.token_urlsafe, 32)))
         bindings = Bindings(parts.store, parts.clock, settings.directory_cache_size)
+        admission = Admission(identity, bindings, parts.clock, instance)
+        door = Door(settings, sources, admission, parts.refusals, is_bot)
+        in_flight = InFlight(parts.metrics.in_flight_bytes, settings.in_flight_max)
         collector = Collector(
             settings,
             parts.queue,
             parts.registry,
-            sources,
-            Admission(identity, bindings, parts.clock, instance),
+            door,
+            admission,
             identity,
-            parts.refusals,
+            in_flight,
             parts.metrics,
-            is_bot=is_bot,
             find_key=key_finder(_event_types(settings)),
         )
+        make_lane = partial(Lane, settings, door, parts.queue, in_flight, parts.metrics, parts.clock)
         app.add_routes(collector.routes())
         add_admin_routes(app, admin)
         server.add_tracker_routes(app, asset, settings.tracker_dir)
@@ -260,7 +263,7 @@ async def _application(parts: Parts) -> web.Application:
     else:
         server.add_health_routes(app, parts.health, metrics, lambda handler: for_administrators(admin, handler))
     server.finish(app)
-    return app
+    return Site(app, max(1.0, settings.shutdown_timeout / 2), make_lane)
 
 
 def _nobody_asks() -> None:
@@ -329,14 +332,14 @@ async def _housekeeping(parts: Parts) -> None:
             log.warning("housekeeping_put_off", reason=str(error))
 
 
-async def _close(parts: Parts, runner: web.AppRunner, tasks: set[asyncio.Task[None]], drain: asyncio.Event) -> int:
+async def _close(parts: Parts, site: Site, tasks: set[asyncio.Task[None]], drain: asyncio.Event) -> int:
     """Stop accepting, finish requests, drain the worker. 1 when something had to be left to redelivery."""
     settings, clock = parts.settings, parts.clock
     parts.health.state = "stopping"
     if settings.shutdown_delay:
         await clock.sleep(settings.shutdown_delay)
     deadline = clock.monotonic() + settings.shutdown_timeout - CLOSING_S
-    await runner.cleanup()
+    await site.close()
     drain.set()
     code = 0
     for task in tasks:

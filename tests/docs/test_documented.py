@@ -38,9 +38,7 @@ def routes() -> set[str]:
     """Every path that the program answers, as it is registered."""
     settings = Settings()
     app = web.Application()
-    collector = Collector(
-        settings, Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), is_bot=Mock(), find_key=Mock()
-    )
+    collector = Collector(settings, Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), find_key=Mock())
     app.add_routes(collector.routes())
     add_admin_routes(app, Mock(settings=settings))
     server.add_tracker_routes(app, Mock(), "")

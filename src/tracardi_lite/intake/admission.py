@@ -15,6 +15,7 @@ from tracardi_lite.errors import BadInput
 from tracardi_lite.intake.bindings import Bindings, Unknown
 from tracardi_lite.intake.decode import Decoded
 from tracardi_lite.intake.sources import Gate
+from tracardi_lite.intake.steps import Steps
 from tracardi_lite.protocol.envelope import SAVE_ALL, SAVE_EVENTS, SAVE_PROFILE, SAVE_SESSION, Head
 from tracardi_lite.protocol.identity import Identity
 from tracardi_lite.protocol.ids import message_ids
@@ -39,7 +40,7 @@ class Admission:
         # Sessions that come without an id get one of ours.
         self._session_id = message_ids()
 
-    async def admit(self, call: Decoded, gate: Gate, visitor: Visitor, *, profile_less: bool = False) -> Head:
+    def admit(self, call: Decoded, gate: Gate, visitor: Visitor, *, profile_less: bool = False) -> Steps[Head]:
         """The head of the message for this call, its profile and session decided."""
         payload = call.payload
         session = payload.session.id if payload.session is not None else ""
@@ -78,10 +79,10 @@ class Admission:
             self._bindings.remember(f"s:{head.session}", sent)
             return head
         if session:
-            await self._by_session(head, session, sent)
+            yield from self._by_session(head, session, sent)
         else:
             head.session = self._session_id()
-            await self._by_profile(head, sent)
+            yield from self._by_profile(head, sent)
         if sent and head.profile != sent:
             head.sent_profile = sent
         return head
@@ -97,7 +98,7 @@ class Admission:
             return False
         return profile is not None
 
-    async def _by_session(self, head: Head, session: str, sent: str) -> None:
+    def _by_session(self, head: Head, session: str, sent: str) -> Steps[None]:
         """The session's profile wins; a session that nobody knows takes the sent one, or one derived from it."""
         key = f"s:{session}"
         bound = self._bindings.peek(key)
@@ -105,7 +106,7 @@ class Admission:
         if bound is None:
             keys = [key, f"p:{sent}"] if sent else [key]
             try:
-                answers = await self._bindings.resolve(keys)
+                answers = yield self._bindings.resolve(keys)
             except Unknown:
                 answers = [None] * len(keys)
             # Another request of this session may have been answered while this one waited.
@@ -122,14 +123,14 @@ class Admission:
             self._bindings.remember(key, bound)
         head.profile = bound
 
-    async def _by_profile(self, head: Head, sent: str) -> None:
+    def _by_profile(self, head: Head, sent: str) -> Steps[None]:
         """Without a session only the sent profile can tell; without either, everything is new."""
         if sent:
             key = f"p:{sent}"
             known = self._bindings.peek(key)
             if known is None:
                 try:
-                    (known,) = await self._bindings.resolve([key])
+                    (known,) = yield self._bindings.resolve([key])
                 except Unknown:
                     known = None
             if known is None and self._identity.issued(sent):

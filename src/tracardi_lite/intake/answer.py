@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Struct
 
+from tracardi_lite.errors import BadInput, TryLater
 from tracardi_lite.intake.decode import EventError
 from tracardi_lite.protocol.envelope import SAVE_PROFILE, SAVE_SESSION, Head
 
@@ -43,14 +47,51 @@ def track_body(head: Head, errors: Sequence[EventError], events: Sequence[str] =
     )
 
 
+class Reply(Struct):
+    """An answer in JSON, for any transport."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
+    close: bool = False
+    """The connection is of no more use: the rest of the request is not worth reading."""
+
+
+CLASSES = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
+RETRY_AFTER_MAX_S = 60
+_INTERNAL = "Internal error; nothing was taken. The server's log has the cause."
+
+
+def refusal(error: Exception) -> Reply:
+    """The answer to a call that failed: 4xx, 503 with Retry-After, or 500 for what nobody foresaw."""
+    if isinstance(error, BadInput):
+        return Reply(error.status, encode({"detail": error.detail}), close=error.status in (408, 413))
+    if isinstance(error, TryLater):
+        wait = max(1, min(RETRY_AFTER_MAX_S, math.ceil(error.retry_after_s)))
+        return Reply(503, encode({"detail": f"Try again in {wait} s: {error}"}), {hdrs.RETRY_AFTER: str(wait)})
+    return Reply(500, encode({"detail": _INTERNAL}))
+
+
+def common(headers: Mapping[str, str], start: float) -> dict[str, str]:
+    """What every answer of the collector carries; ``start`` is when the request began (perf_counter)."""
+    carried = cors(headers)
+    carried["X-Process-Time"] = f"{perf_counter() - start:.6f}"
+    context = headers.get("x-context")
+    if context is not None:
+        carried["X-Context"] = context
+    return carried
+
+
 # What a page's script may read of an answer, beside its body.
 EXPOSED = "Retry-After, X-Process-Time, X-Context"
 
 
-def cors(request: web.BaseRequest) -> dict[str, str]:
-    """The headers that let any page read an answer (§1.7); none for callers that aren't pages."""
-    headers = request.headers
-    origin = headers.get(hdrs.ORIGIN)
+def cors(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that let any page read an answer (§1.7); none for callers that aren't pages.
+
+    ``headers`` are the request's, by lower-cased names, or by names in any case.
+    """
+    origin = headers.get("origin")
     if origin is None:
         return {}
     allowed: dict[str, str] = {
@@ -58,7 +99,7 @@ def cors(request: web.BaseRequest) -> dict[str, str]:
         hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
         hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,
     }
-    if hdrs.COOKIE in headers:
+    if "cookie" in headers:
         allowed[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         allowed[hdrs.VARY] = hdrs.ORIGIN
     return allowed

@@ -1,14 +1,14 @@
 """The collector: ``/track``, ``/collect`` and ``/redirect``. What is answered with 2xx is durably queued.
 
-The hot path is ``track``: read, decode, admit, publish, answer, with no middleware around it. Every refusal is a 4xx
-with a JSON ``detail``, every overload a 503 with Retry-After, and both are counted.
+These are aiohttp's handlers, with no middleware around them; the plainest and most frequent call, an uncompressed
+``POST /track``, mostly doesn't come here (``express``). What happens to a call is the door's; here it is read and
+answered. Every refusal is a 4xx with a JSON ``detail``, every overload a 503 with Retry-After, and both are counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -16,19 +16,16 @@ import structlog
 from aiohttp import hdrs, web
 
 from tracardi_lite.errors import BadInput, Full, TryLater
-from tracardi_lite.intake import answer, webhook
-from tracardi_lite.intake.admission import Admission, Visitor
-from tracardi_lite.intake.decode import Decoded, EventError, all_refused, decode, not_an_object
+from tracardi_lite.intake import answer, steps, webhook
+from tracardi_lite.intake.admission import Admission
+from tracardi_lite.intake.decode import Decoded, decode
+from tracardi_lite.intake.door import Admitted, Door, Incoming, InFlight
 from tracardi_lite.intake.headers import readable
-from tracardi_lite.intake.passes import passed_profile
-from tracardi_lite.intake.refusals import Refusals
-from tracardi_lite.intake.sources import Gate, Sources
+from tracardi_lite.intake.sources import Gate
 from tracardi_lite.metrics import Metrics
-from tracardi_lite.ports.queue import Publication, Queue
+from tracardi_lite.ports.queue import Queue
 from tracardi_lite.ports.registry import Registry
-from tracardi_lite.protocol.envelope import Head, encode_head
 from tracardi_lite.protocol.identity import Identity
-from tracardi_lite.protocol.ids import event_id
 from tracardi_lite.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -36,51 +33,38 @@ log = structlog.get_logger(__name__)
 Read = TypeVar("Read")
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
-SENSITIVE = frozenset({"authorization", "cookie", "proxy-authorization"})
-TRACK_TYPES = ("rest", "javascript")
 SESSION_COOKIE = "tracardi-session-id"
-JSON_TYPE = "application/json"
-# What curl -d says of any body. A form never begins with a brace.
-CURL_TYPE = "application/x-www-form-urlencoded"
-HEADERS_KEPT_MAX = 64
 BODY_GUESS = 64 * 1024
-RETRY_AFTER_MAX_S = 60
 # When a request began (perf_counter), and how many bytes of ``in_flight_max`` it holds.
 START = web.RequestKey("start", float)
 HELD = web.RequestKey("held", int)
-CLASSES = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 class Collector:
-    """The collector's handlers, over what they need. ``is_bot`` and ``find_key`` come from the pipeline's rules."""
+    """The collector's handlers, over what they need. ``find_key`` comes from the pipeline's rules."""
 
     def __init__(
         self,
         settings: Settings,
         queue: Queue,
         registry: Registry,
-        sources: Sources,
+        door: Door,
         admission: Admission,
         identity: Identity,
-        refusals: Refusals,
+        in_flight: InFlight,
         metrics: Metrics,
         *,
-        is_bot: Callable[[str], bool],
         find_key: webhook.FindKey,
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._registry = registry
-        self._sources = sources
+        self._door = door
         self._admission = admission
         self._identity = identity
-        self._refusals = refusals
+        self._in_flight = in_flight
         self._metrics = metrics
-        self._in_flight = metrics.in_flight_bytes
-        self._is_bot = is_bot
         self._find_key = find_key
-        self._in_flight_max = settings.in_flight_max
-        self._ip_header = settings.use_x_forwarded_ip
 
     def routes(self) -> list[web.RouteDef]:
         track = self._guarded(self.track, "track")
@@ -96,32 +80,32 @@ class Collector:
     # --- handlers ---
 
     async def track(self, request: web.Request) -> web.Response:
-        body = await self._read(request)
-        if not _is_json(request.headers.get(hdrs.CONTENT_TYPE), body):
-            raise not_an_object()
-        call = decode(body, self._settings.event_max)
-        events = call.payload.events
-        if not events:
-            return web.Response(body=b"null", content_type="application/json", headers=self._headers(request))
-        gate = await self._gate(request, call.payload.source.id, len(events), *TRACK_TYPES)
         profile_less = request.query.get("profile_less", "").lower() in ("true", "1", "yes", "on")
-        return await self._take(request, call, body, gate, profile_less=profile_less)
+        incoming = Incoming(await self._read(request), _headers_of(request), request.remote, profile_less)
+        admitted = await steps.run(self._door.track(incoming))
+        if admitted is None:
+            return self._respond(request, answer.Reply(200, b"null"))
+        await self._publish(admitted)
+        return self._respond(request, answer.Reply(*self._door.answer(admitted)))
 
     async def collect(self, request: web.Request) -> web.Response:
         event_type = request.match_info["event_type"]
         session = request.match_info.get("session_id", "").strip()
-        gate = await self._gate(request, request.match_info["source_id"].strip(), 1, "webhook")
+        headers = _headers_of(request)
+        gate = await steps.run(self._door.gate(request.match_info["source_id"].strip(), headers, 1, "webhook"))
         properties = await self._properties(request)
         who = webhook.stand(gate, session, event_type, properties, self._identity, self._find_key)
         payload = webhook.payload_of(gate.id, event_type, properties, who.session, who.profile)
         call = decode(payload, self._settings.event_max)
-        return await self._take(request, call, payload, who.gate, profile_less=who.profile_less)
+        admitted = await self._take(request, headers, call, payload, who.gate, profile_less=who.profile_less)
+        return self._respond(request, answer.Reply(*self._door.answer(admitted)))
 
     async def redirect(self, request: web.Request) -> web.Response:
         redirect = await self._registry.redirect(request.match_info["redirect_id"])
         if redirect is None:
             raise BadInput(404, f"Unknown redirect '{request.match_info['redirect_id'][:100]}'.")
-        gate = await self._gate(request, redirect.source.id, 1, "redirect")
+        headers = _headers_of(request)
+        gate = await steps.run(self._door.gate(redirect.source.id, headers, 1, "redirect"))
         session = request.match_info.get("session_id") or readable(request.cookies.get(SESSION_COOKIE, ""))
         try:
             posted = await self._properties(request) if request.can_read_body else {}
@@ -133,9 +117,10 @@ class Collector:
         properties = webhook.redirect_properties(redirect, query, posted, session or None)
         payload = webhook.payload_of(gate.id, redirect.event_type, properties, known, tags=redirect.tags)
         call = decode(payload, self._settings.event_max)
-        await self._take(request, call, payload, gate, profile_less=not known)
+        await self._take(request, headers, call, payload, gate, profile_less=not known)
+        carried = answer.common(request.headers, request[START])
         return web.Response(
-            status=307, headers={hdrs.LOCATION: redirect.url, hdrs.CACHE_CONTROL: "no-store", **self._headers(request)}
+            status=307, headers={hdrs.LOCATION: redirect.url, hdrs.CACHE_CONTROL: "no-store", **carried}
         )
 
     # --- steps ---
@@ -181,147 +166,67 @@ class Collector:
 
     def _hold(self, request: web.Request, size: int) -> None:
         """Count ``size`` bytes as in flight for this request, instead of what it held; Full when that is too much."""
-        more = size - request[HELD]
-        if more > 0 and self._in_flight.value + more > self._in_flight_max:
-            raise Full("intake", "too many bodies in flight")
-        self._in_flight.value += more
+        self._in_flight.take(size - request[HELD])
         request[HELD] = size
 
-    async def _gate(self, request: web.Request, id: str, events: int, *types: str) -> Gate:
-        """The source, open for this call; whatever is refused here is counted with its events."""
-        try:
-            gate = self._sources.peek(id)
-            if gate is None:
-                gate = await self._sources.get(id)
-            gate.admit(*types)
-            if self._settings.disallow_bot_traffic:
-                agent = request.headers.get(hdrs.USER_AGENT)
-                if agent is not None and self._is_bot(agent):
-                    self._refusals.add("bot", events)
-                    raise BadInput(401, "Traffic from bot is not allowed.")
-        except BadInput as error:
-            if error.status == 401 and error.detail != "Traffic from bot is not allowed.":
-                self._refusals.add("source", events)
-            raise
-        return gate
-
     async def _take(
-        self, request: web.Request, call: Decoded, body: bytes, gate: Gate, *, profile_less: bool
-    ) -> web.Response:
-        """Admit, publish, answer. When this returns, the events that the answer accepts are durable."""
-        events = call.payload.events
-        if len(events) > self._settings.events_per_call_max:
-            self._refusals.add("too_many", len(events))
-            raise BadInput(413, f"{len(events)} events in one call; at most {self._settings.events_per_call_max}.")
-        if call.errors:
-            self._count_errors(call.errors)
-            if len(call.errors) == len(events):
-                raise all_refused(call.errors)
-        head = await self._admission.admit(call, gate, self._visitor(request), profile_less=profile_less)
-        if head.profile is not None:
-            head.passed = await passed_profile(call.payload.context, self._sources)
+        self,
+        request: web.Request,
+        headers: Mapping[str, str],
+        call: Decoded,
+        body: bytes,
+        gate: Gate,
+        *,
+        profile_less: bool,
+    ) -> Admitted:
+        """Admit and publish. When this returns, the events that the answer accepts are durable."""
+        visitor = self._door.visitor(headers, request.remote)
+        admitted = await steps.run(self._door.take(call, body, gate, visitor, profile_less=profile_less))
+        await self._publish(admitted)
+        return admitted
+
+    async def _publish(self, admitted: Admitted) -> None:
         start = perf_counter()
-        await self._queue.publish(
-            Publication(head.profile or head.id, encode_head(head), body, len(events) - len(call.errors))
-        )
+        await self._queue.publish(admitted.publication)
         self._metrics.publish_seconds.observe(perf_counter() - start)
-        return web.Response(
-            body=answer.track_body(head, call.errors, self._debugged(call, head)),
-            status=self._status(call),
+
+    @staticmethod
+    def _respond(request: web.Request, reply: answer.Reply) -> web.Response:
+        response = web.Response(
+            body=reply.body,
+            status=reply.status,
             content_type="application/json",
-            headers=self._headers(request),
+            headers={**answer.common(request.headers, request[START]), **reply.headers},
         )
-
-    def _count_errors(self, errors: list[EventError]) -> None:
-        for error in errors:
-            self._refusals.add(error.reason, 1)
-
-    @staticmethod
-    def _status(call: Decoded) -> int:
-        if call.errors:
-            return 226
-        options = call.payload.options
-        return 201 if options is not None and options.queue else 200
-
-    def _debugged(self, call: Decoded, head: Head) -> list[str]:
-        """The ids of the accepted events, for callers that may see them (§1.4 ``debugger``)."""
-        options = call.payload.options
-        if not self._settings.track_debug or options is None or not options.debugger:
-            return []
-        refused = set(head.skip)
-        return [
-            event.id or event_id(head.id, index)
-            for index, event in enumerate(call.payload.events)
-            if index not in refused
-        ]
-
-    def _visitor(self, request: web.Request) -> Visitor:
-        headers: dict[str, str] = {}
-        for name, value in request.headers.items():
-            name = name.lower()
-            if name not in SENSITIVE and len(headers) < HEADERS_KEPT_MAX:
-                headers[name] = readable(value)
-        return Visitor(self._ip(request), headers)
-
-    def _ip(self, request: web.Request) -> str | None:
-        if self._ip_header:
-            # The first hop of a list is the client, as the proxy that we are told to trust wrote it.
-            forwarded = request.headers.get(self._ip_header, "").partition(",")[0].strip()
-            if forwarded:
-                return readable(forwarded)[:64]
-        return request.remote
-
-    @staticmethod
-    def _headers(request: web.Request) -> dict[str, str]:
-        headers = answer.cors(request)
-        headers["X-Process-Time"] = f"{perf_counter() - request[START]:.6f}"
-        context = request.headers.get("X-Context")
-        if context is not None:
-            headers["X-Context"] = context
-        return headers
+        if reply.close:
+            response.force_close()
+        return response
 
     def _guarded(self, handler: Handler, route: str) -> Handler:
-        """Turn errors into answers and count what happened. The only wrapper that the hot path has."""
+        """Turn errors into answers and count what happened. The only wrapper around a handler."""
         metrics = self._metrics
-        requests, seconds, unavailable = metrics.requests, metrics.request_seconds, metrics.unavailable
-        in_flight = self._in_flight
 
         async def guarded(request: web.Request) -> web.Response:
             start = request[START] = perf_counter()
             request[HELD] = 0
             try:
                 response = await handler(request)
-            except BadInput as error:
-                response = answer.json_answer({"detail": error.detail}, error.status, self._headers(request))
-                if error.status in (408, 413):
-                    # The rest of the body is not worth reading.
-                    response.force_close()
-            except TryLater as error:
-                unavailable.add(error.part)
-                wait = max(1, min(RETRY_AFTER_MAX_S, math.ceil(error.retry_after_s)))
-                headers = {**self._headers(request), hdrs.RETRY_AFTER: str(wait)}
-                response = answer.json_answer({"detail": f"Try again in {wait} s: {error}"}, 503, headers)
             except (web.HTTPException, asyncio.CancelledError, ConnectionError):
                 raise
-            except Exception:
-                log.exception("request_failed", path=request.path)
-                response = answer.json_answer(
-                    {"detail": "Internal error; nothing was taken. The server's log has the cause."},
-                    500,
-                    self._headers(request),
-                )
+            except Exception as error:
+                if isinstance(error, TryLater):
+                    metrics.unavailable.add(error.part)
+                elif not isinstance(error, BadInput):
+                    log.exception("request_failed", path=request.path)
+                response = self._respond(request, answer.refusal(error))
             finally:
-                in_flight.value -= request[HELD]
-            requests.add(route, CLASSES[response.status // 100])
-            seconds.observe(perf_counter() - start)
+                self._in_flight.give_back(request[HELD])
+            metrics.requests.add(route, answer.CLASSES[response.status // 100])
+            metrics.request_seconds.observe(perf_counter() - start)
             return response
 
         return guarded
 
 
-def _is_json(kind: str | None, body: bytes) -> bool:
-    """No type at all is read as JSON, as in the original: old clients rely on it."""
-    if kind is None or kind == JSON_TYPE:
-        return True
-    kind = kind.partition(";")[0].rstrip().lower()
-    return kind.endswith("json") or (kind == CURL_TYPE and body.lstrip()[:1] == b"{")
+def _headers_of(request: web.Request) -> dict[str, str]:
+    return {name.lower(): readable(value) for name, value in request.headers.items()}

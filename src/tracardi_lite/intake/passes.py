@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from tracardi_lite.errors import BadInput, TryLater
-from tracardi_lite.intake.sources import Sources
+from tracardi_lite.intake.sources import Gate, Sources
+from tracardi_lite.intake.steps import Steps
 
 _HINT = b'"tracardi"'
 _ID_CHARS_MAX = 256
@@ -32,7 +33,7 @@ class _Context(Struct):
 _decode = msgspec.json.Decoder(_Context).decode
 
 
-async def passed_profile(context: Raw | UnsetType, sources: Sources) -> str | None:
+def passed_profile(context: Raw | UnsetType, sources: Sources) -> Steps[str | None]:
     """The profile id that was handed over, if by an enabled source; a call is never refused for it."""
     if context is UNSET:
         return None
@@ -46,7 +47,7 @@ async def passed_profile(context: Raw | UnsetType, sources: Sources) -> str | No
     if own is None or own.handed is None or not 0 < len(own.handed.profile) <= _ID_CHARS_MAX:
         return None
     try:
-        gate = sources.peek(own.handed.source) or await sources.get(own.handed.source)
+        gate: Gate = sources.peek(own.handed.source) or (yield sources.get(own.handed.source))
     except (BadInput, TryLater):
         return None
     return own.handed.profile if gate.enabled else None

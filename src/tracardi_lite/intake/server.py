@@ -140,4 +140,4 @@ async def _nowhere(request: web.Request) -> web.Response:
 
 async def _add_cors(request: web.BaseRequest, response: web.StreamResponse) -> None:
     if hdrs.ORIGIN in request.headers and hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in response.headers:
-        response.headers.update(answer.cors(request))
+        response.headers.update(answer.cors(request.headers))
