@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracardi_lite.errors import BadInput
-from tracardi_lite.intake.decode import decode
+from tracardi_lite.intake.decode import _decode_loosely, decode
+from tracardi_lite.pipeline import decode as worker
+from tracardi_lite.ports.queue import Message
+from tracardi_lite.protocol.envelope import Head, encode_head
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -45,6 +48,24 @@ def test_good_events_keep_their_properties_whatever_stands_beside_them(
     for index, (good, properties) in enumerate(events):
         if index not in refused:
             assert good
-            assert json.loads(bytes(decoded.payload.events[index].properties)) == properties
         elif good:
             assert len(json.dumps(properties)) + 1 > event_max - 100
+    if len(refused) < len(events):
+        head = Head(id="m", received_ms=0, source="s", session=None, profile=None, skip=sorted(refused))
+        message = Message("k", encode_head(head), body, len(events) - len(refused), "stream", (0,), 0)
+        behind = worker.decode(message)
+        assert behind.indices == [index for index in range(len(events)) if index not in refused]
+        for index in behind.indices:
+            assert json.loads(bytes(behind.payload.events[index].properties)) == events[index][1]  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["type", "id", "time", "properties", "options", "context", "tags"]), values)
+    )
+)
+def test_a_glance_takes_no_event_that_a_closer_look_refuses(events: list[dict[str, object]]) -> None:
+    events = [{"type": "x", **event} for event in events]
+    body = json.dumps({"source": {"id": "s"}, "events": events}).encode()
+
+    assert decode(body, 1 << 20).errors == _decode_loosely(body, 1 << 20).errors

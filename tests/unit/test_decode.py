@@ -20,14 +20,14 @@ def refusal(body: bytes) -> BadInput:
     return caught.value
 
 
-def test_raw_parts_are_the_bytes_that_were_sent() -> None:
-    body = b'{"source":{"id":" web "},"events":[{"type":"x","properties":{ "a" : 1.50 }}]}'
+def test_a_good_call_is_glanced_at_and_its_raw_parts_are_the_bytes_that_were_sent() -> None:
+    body = b'{"source":{"id":" web "},"context":{ "a" : 1.50 },"events":[{"type":"x","id":"mine"},{"type":"y"}]}'
 
     decoded = decode(body, EVENT_MAX)
 
-    assert decoded.payload.source.id == "web"
-    assert bytes(decoded.payload.events[0].properties) == b'{ "a" : 1.50 }'
-    assert decoded.errors == []
+    assert decoded.call.source.id == "web"
+    assert bytes(decoded.call.context) == b'{ "a" : 1.50 }'
+    assert (decoded.count, decoded.ids(), decoded.errors) == (2, ["mine", None], [])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_bad_event_is_reported_by_index_and_the_others_go_on() -> None:
 
     assert [error.index for error in decoded.errors] == [1, 2, 3, 4, 5, 6, 7]
     assert {error.reason for error in decoded.errors} == {"invalid"}
-    assert len(decoded.payload.events) == 9
+    assert decoded.count == len(decoded.ids()) == 9
 
 
 @pytest.mark.parametrize("bad", [{"type": ""}, {"type": 5}], ids=["fast path", "slow path"])

@@ -42,7 +42,7 @@ class Admission:
 
     def admit(self, call: Decoded, gate: Gate, visitor: Visitor, *, profile_less: bool = False) -> Steps[Head]:
         """The head of the message for this call, its profile and session decided."""
-        payload = call.payload
+        payload = call.call
         session = payload.session.id if payload.session is not None else ""
         sent = payload.profile.id if payload.profile is not None else ""
         head = Head(

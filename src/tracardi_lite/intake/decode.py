@@ -1,12 +1,13 @@
 """From a request's body to a checked payload, decoding no deeper than admission needs.
 
-The fast path decodes the whole call at once into typed structs. Only when that fails are events decoded one by one, to
-find the bad ones: they are reported by index and the others go on. Errors name the place and never repeat the payload.
+The fast path glances at the whole call at once. Only when that finds something are events decoded one by one, to find
+the bad ones: they are reported by index and the others go on. Errors name the place and never repeat the payload.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,20 +16,19 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from tracardi_lite.errors import BadInput
 from tracardi_lite.protocol.payload import (
+    TYPE_LENGTH_MAX,
+    Call,
     EventIn,
-    LoosePayload,
-    Payload,
     RecordRef,
     Times,
     decode_event,
+    decode_glance,
     decode_loose,
-    decode_payload,
 )
 
 # The original shows the whole list; a call with ten thousand bad events needs no ten thousand explanations.
 ERRORS_SHOWN_MAX = 100
 ID_LENGTH_MAX = 512
-TYPE_LENGTH_MAX = 256
 
 _OPEN_BRACE = 0x7B
 _NULL = 0x6E  # the n of null
@@ -44,8 +44,11 @@ class EventError(Struct, frozen=True):
 
 
 class Decoded(Struct):
-    payload: Payload
-    """With every event, bad ones included; ``errors`` says which to pass over."""
+    call: Call
+    count: int
+    """Of its events, bad ones included; ``errors`` says which to pass over."""
+    ids: Callable[[], list[str | None]]
+    """The clients' ids of the events, in order; only for those who ask."""
     errors: list[EventError]
 
 
@@ -55,66 +58,58 @@ def decode(body: bytes, event_max: int) -> Decoded:
     Raises BadInput 422 when the call as a whole can't be read, with details in the protocol's shape.
     """
     if not body.isascii():
-        # msgspec passes over raw parts without looking at their encoding, and the store would choke on it later.
+        # msgspec passes over what it skips without looking at its encoding, and the store would choke on it later.
         try:
             body.decode()
         except UnicodeDecodeError as error:
             raise _invalid("json_invalid", f"JSON decode error: invalid UTF-8 at byte {error.start}") from error
     try:
-        payload = decode_payload(body)
+        glance = decode_glance(body)
     except msgspec.ValidationError as error:
         return _decode_loosely(body, event_max, error)
     except msgspec.DecodeError as error:
         raise _invalid("json_invalid", f"JSON decode error: {error}") from error
     except RecursionError as error:
         raise _invalid("json_invalid", "JSON decode error: nested too deeply") from error
-    _check_call(payload)
-    errors: list[EventError] = []
-    sized = len(body) > event_max
-    for index, event in enumerate(payload.events):
-        problem = _event_problem(event)
-        if problem:
-            errors.append(EventError(index, "invalid", problem))
-        elif sized and _event_size(event) > event_max:
-            errors.append(EventError(index, "too_large", f"larger than {event_max} bytes"))
-    return Decoded(payload, errors)
+    events = glance.events
+    if len(body) > event_max:
+        # Some event may be too large, and a glance does not tell.
+        return _decode_loosely(body, event_max)
+    for event in events:
+        if event.time is not None or event.type.isspace():
+            return _decode_loosely(body, event_max)
+    _check_call(glance)
+    return Decoded(glance, len(events), lambda: [event.id for event in events], [])
 
 
-def _decode_loosely(body: bytes, event_max: int, cause: msgspec.ValidationError) -> Decoded:
-    """The slow path: some part has a wrong type. Fails with ``cause`` unless it stands inside an event."""
+def _decode_loosely(body: bytes, event_max: int, cause: msgspec.ValidationError | None = None) -> Decoded:
+    """The slow path: every event by itself. Fails with ``cause`` unless that stands inside an event."""
     try:
-        loose: LoosePayload = decode_loose(body)
+        loose = decode_loose(body)
     except (msgspec.DecodeError, RecursionError):
+        if cause is None:
+            raise  # a bug: the glance had read it
         raise _validation(cause) from cause
     errors: list[EventError] = []
-    events: list[EventIn] = []
+    ids: list[str | None] = []
     for index, raw in enumerate(loose.events):
         try:
-            events.append(decode_event(raw))
+            event = decode_event(raw)
         except (msgspec.DecodeError, RecursionError) as error:
             errors.append(EventError(index, "invalid", str(error)))
-            events.append(EventIn(type=""))
+            ids.append(None)
             continue
-        problem = _event_problem(events[-1])
+        ids.append(event.id)
+        problem = _event_problem(event)
         if problem:
             errors.append(EventError(index, "invalid", problem))
         elif len(memoryview(raw)) > event_max:
             errors.append(EventError(index, "too_large", f"larger than {event_max} bytes"))
-    payload = Payload(
-        loose.source,
-        loose.session,
-        loose.profile,
-        events,
-        loose.context,
-        loose.properties,
-        loose.request,
-        loose.options,
-    )
-    _check_call(payload)
-    return Decoded(payload, errors)
+    _check_call(loose)
+    return Decoded(loose, len(loose.events), lambda: ids, errors)
 
 
-def _check_call(payload: Payload) -> None:
+def _check_call(payload: Call) -> None:
     payload.source.id = payload.source.id.strip()
     if payload.session is not None:
         _check_ref("session", payload.session)
@@ -132,20 +127,14 @@ def _check_ref(name: str, ref: RecordRef) -> None:
 
 
 def _event_problem(event: EventIn) -> str:
-    """What is wrong with an event, or "". Runs for every event: keep it short."""
+    """What is wrong with an event, or ""."""
     if not event.type or event.type.isspace():
         return "type: must not be empty"
     if len(event.type) > TYPE_LENGTH_MAX:
         return f"type: at most {TYPE_LENGTH_MAX} characters"
-    part = event.properties
-    if part is not UNSET and memoryview(part)[0] != _OPEN_BRACE and not _is_object(part):
-        return "properties: Input should be a valid dictionary"
-    part = event.context
-    if part is not UNSET and memoryview(part)[0] != _OPEN_BRACE and not _is_object(part):
-        return "context: Input should be a valid dictionary"
-    part = event.options
-    if part is not UNSET and memoryview(part)[0] != _OPEN_BRACE and not _is_object(part):
-        return "options: Input should be a valid dictionary"
+    for name in ("properties", "context", "options"):
+        if not _is_object(getattr(event, name)):
+            return f"{name}: Input should be a valid dictionary"
     if event.time is not None:
         return _time_problem(event.time)
     return ""
@@ -165,11 +154,6 @@ def _time_problem(times: Times) -> str:
             except ValueError:
                 return f"time.{name}: Input should be a valid datetime"
     return ""
-
-
-def _event_size(event: EventIn) -> int:
-    parts = (event.properties, event.context, event.options)
-    return len(event.type) + sum(len(memoryview(part)) for part in parts if part is not UNSET)
 
 
 # --- errors in the protocol's shape ---

@@ -48,7 +48,7 @@ class Incoming(Struct):
 class Admitted(Struct):
     """A call that may be published. Only then is it answered."""
 
-    call: Decoded
+    decoded: Decoded
     head: Head
     publication: Publication
 
@@ -95,13 +95,13 @@ class Door:
         headers = incoming.headers
         if not _is_json(headers.get("content-type"), incoming.body):
             raise not_an_object()
-        call = decode(incoming.body, self._event_max)
-        events = len(call.payload.events)
+        decoded = decode(incoming.body, self._event_max)
+        events = decoded.count
         if not events:
             return None
-        gate = yield from self.gate(call.payload.source.id, headers, events, *TRACK_TYPES)
+        gate = yield from self.gate(decoded.call.source.id, headers, events, *TRACK_TYPES)
         visitor = self.visitor(headers, incoming.remote)
-        return (yield from self.take(call, incoming.body, gate, visitor, profile_less=incoming.profile_less))
+        return (yield from self.take(decoded, incoming.body, gate, visitor, profile_less=incoming.profile_less))
 
     def gate(self, id: str, headers: Mapping[str, str], events: int, *types: str) -> Steps[Gate]:
         """The source, open for this call; whatever is refused here is counted with its events."""
@@ -120,33 +120,35 @@ class Door:
             raise BadInput(401, "Traffic from bot is not allowed.")
         return gate
 
-    def take(self, call: Decoded, body: bytes, gate: Gate, visitor: Visitor, *, profile_less: bool) -> Steps[Admitted]:
+    def take(
+        self, decoded: Decoded, body: bytes, gate: Gate, visitor: Visitor, *, profile_less: bool
+    ) -> Steps[Admitted]:
         """Admit a call that has passed the gate."""
-        events = len(call.payload.events)
+        events = decoded.count
         if events > self._events_max:
             self._refusals.add("too_many", events)
             raise BadInput(413, f"{events} events in one call; at most {self._events_max}.")
-        if call.errors:
-            for error in call.errors:
+        if decoded.errors:
+            for error in decoded.errors:
                 self._refusals.add(error.reason, 1)
-            if len(call.errors) == events:
-                raise all_refused(call.errors)
-        head = yield from self._admission.admit(call, gate, visitor, profile_less=profile_less)
+            if len(decoded.errors) == events:
+                raise all_refused(decoded.errors)
+        head = yield from self._admission.admit(decoded, gate, visitor, profile_less=profile_less)
         if head.profile is not None:
-            head.passed = yield from passed_profile(call.payload.context, self._sources)
-        publication = Publication(head.profile or head.id, encode_head(head), body, events - len(call.errors))
-        return Admitted(call, head, publication)
+            head.passed = yield from passed_profile(decoded.call.context, self._sources)
+        publication = Publication(head.profile or head.id, encode_head(head), body, events - len(decoded.errors))
+        return Admitted(decoded, head, publication)
 
     def answer(self, admitted: Admitted) -> tuple[int, bytes]:
         """Status and body of a call that is durable (§1.5)."""
-        call = admitted.call
-        options = call.payload.options
+        decoded = admitted.decoded
+        options = decoded.call.options
         status = 200
-        if call.errors:
+        if decoded.errors:
             status = 226
         elif options is not None and options.queue:
             status = 201
-        return status, answer.track_body(admitted.head, call.errors, self._debugged(call, admitted.head))
+        return status, answer.track_body(admitted.head, decoded.errors, self._debugged(decoded, admitted.head))
 
     def visitor(self, headers: Mapping[str, str], remote: str | None) -> Visitor:
         kept = {name: value for name, value in headers.items() if name not in SENSITIVE}
@@ -159,17 +161,13 @@ class Door:
                 remote = forwarded[:IP_LENGTH_MAX]
         return Visitor(remote, kept)
 
-    def _debugged(self, call: Decoded, head: Head) -> list[str]:
+    def _debugged(self, decoded: Decoded, head: Head) -> list[str]:
         """The ids of the accepted events, for callers that may see them (§1.4 ``debugger``)."""
-        options = call.payload.options
+        options = decoded.call.options
         if not self._debug or options is None or not options.debugger:
             return []
         refused = set(head.skip)
-        return [
-            event.id or event_id(head.id, index)
-            for index, event in enumerate(call.payload.events)
-            if index not in refused
-        ]
+        return [id or event_id(head.id, index) for index, id in enumerate(decoded.ids()) if index not in refused]
 
 
 def _is_json(kind: str | None, body: bytes) -> bool:

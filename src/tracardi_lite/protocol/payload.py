@@ -6,8 +6,12 @@ stored record without being decoded, unless a rule asks for them. Field semantic
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+TYPE_LENGTH_MAX = 256
 
 
 class Ref(Struct):
@@ -72,32 +76,53 @@ class PayloadOptions(
     queue: bool | None = None
 
 
-class Payload(Struct):
-    """A tracker payload whose events decode at once: the fast path, and nearly every call."""
+class Call(Struct, kw_only=True):
+    """A tracker payload but for its events: how deep those are decoded depends on who reads."""
 
     source: Ref
     session: RecordRef | None = None
     profile: RecordRef | None = None
+    context: Raw | UnsetType = UNSET
+    properties: Raw | UnsetType = UNSET
+    request: Raw | UnsetType = UNSET
+    options: PayloadOptions | None = None
+
+
+class Payload(Call):
+    """With events that keep their raw parts: a worker's view."""
+
     events: list[EventIn] = []
-    context: Raw | UnsetType = UNSET
-    properties: Raw | UnsetType = UNSET
-    request: Raw | UnsetType = UNSET
-    options: PayloadOptions | None = None
 
 
-class LoosePayload(Struct):
-    """The same with events undecoded: the slow path, taken to find the bad event in a good call."""
+class LoosePayload(Call):
+    """With events undecoded: the slow path, taken to find the bad event in a good call."""
 
-    source: Ref
-    session: RecordRef | None = None
-    profile: RecordRef | None = None
     events: list[Raw] = []
-    context: Raw | UnsetType = UNSET
-    properties: Raw | UnsetType = UNSET
-    request: Raw | UnsetType = UNSET
-    options: PayloadOptions | None = None
+
+
+class AnyObject(Struct):
+    """A JSON object, whatever is in it: that it is one is checked, and nothing is kept."""
+
+
+class EventGlance(Struct):
+    """An event as the door looks at it: it has the right shape, and the body travels on as it came."""
+
+    type: Annotated[str, Meta(min_length=1, max_length=TYPE_LENGTH_MAX)]
+    id: str | None = None
+    time: Times | None = None
+    properties: AnyObject | UnsetType | None = UNSET
+    options: AnyObject | UnsetType | None = UNSET
+    context: AnyObject | UnsetType | None = UNSET
+    tags: list[str] | None = None
+
+
+class Glance(Call):
+    """With events that were looked at only: the door's fast path, and nearly every call."""
+
+    events: list[EventGlance] = []
 
 
 decode_payload = msgspec.json.Decoder(Payload).decode
 decode_loose = msgspec.json.Decoder(LoosePayload).decode
+decode_glance = msgspec.json.Decoder(Glance).decode
 decode_event = msgspec.json.Decoder(EventIn).decode
