@@ -13,6 +13,7 @@ from tracardi_lite.backends.queue.pulsar.ids import EntryId, read_field
 from tracardi_lite.backends.queue.pulsar.journal import Journal, encode_report, tries_key
 from tracardi_lite.backends.queue.pulsar.log import parse_cursor
 from tracardi_lite.backends.queue.pulsar.names import addresses, names
+from tracardi_lite.backends.queue.pulsar.nudge import QUIET_S, Quiet
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.errors import Full, Misconfigured
 from tracardi_lite.ports.queue import Tally
@@ -159,3 +160,26 @@ def test_topics_have_tracardi_s_names() -> None:
     found = names(Settings())
     assert found.partition(3) == "persistent://tracardi/system/functions-partition-3"
     assert found.dead == "persistent://tracardi/system/functions-dead"
+
+
+def test_one_quiet_partition_is_enough_to_ask_however_busy_the_others_are() -> None:
+    quiet = Quiet(partitions=2, now=100.0)
+    quiet.heard([0], 100.0 + QUIET_S)
+    assert not quiet.asks(100.0 + QUIET_S - 0.1)
+    assert quiet.asks(100.0 + QUIET_S)
+    assert not quiet.asks(100.0 + QUIET_S), "once"
+    assert quiet.asks(100.0 + 2 * QUIET_S), "and again, as long as it is quiet"
+
+
+def test_partitions_that_bring_messages_are_not_asked_and_new_ones_are_looked_after() -> None:
+    quiet = Quiet(partitions=1, now=0.0)
+    for now in range(20):
+        quiet.heard([0], float(now))
+        assert not quiet.asks(float(now))
+    quiet.heard([1], 20.0)
+    quiet.heard([0], 20.0 + QUIET_S)
+    assert quiet.asks(20.0 + QUIET_S)
+
+
+def test_nothing_is_asked_of_a_topic_without_partitions() -> None:
+    assert not Quiet(partitions=0, now=0.0).asks(1e6)

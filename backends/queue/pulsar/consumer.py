@@ -106,7 +106,15 @@ class PulsarConsumer:
         """Take part in the subscription. Raises ``Unavailable``."""
         await self._ledger.refresh()
         self._sought = self._ledger.journal.epochs.get(self.subscription, "")
-        fetcher = Fetcher(self._blocking, self._bridge, self._topic, self.subscription, self._on_burst, self._on_away)
+        fetcher = Fetcher(
+            self._blocking,
+            self._bridge,
+            self._topic,
+            self.subscription,
+            self._on_burst,
+            self._on_away,
+            lambda: not self._entries,
+        )
         try:
             await fetcher.start()
         except BaseException:
@@ -189,10 +197,10 @@ class PulsarConsumer:
                     continue
             for _ in range(min(count, len(self._bursts))):
                 fetcher, burst = self._bursts.popleft()
-                fetcher.taken += len(burst)
                 if fetcher is self._fetcher and not fetcher.lost:
                     for arrival in burst:
                         self._admit(arrival)
+                fetcher.taken += len(burst)  # now they are held, so that the fetcher never takes us for idle
             self._tend_room()
             self._woken.set()
 

@@ -19,8 +19,9 @@ from typing import Any
 import pulsar
 from msgspec import Struct
 
-from tracardi_lite.backends.queue.pulsar.client import Blocking, close_quietly
+from tracardi_lite.backends.queue.pulsar.client import Blocking, close_quietly, partitions_of
 from tracardi_lite.backends.queue.pulsar.ids import EntryId, batch_size, entry_of
+from tracardi_lite.backends.queue.pulsar.nudge import Quiet
 from tracardi_lite.backends.queue.pulsar.sender import Bridge
 
 BEAT_S = 0.2
@@ -47,7 +48,10 @@ class Arrival(Struct):
 
 
 class Fetcher:
-    """Runs from ``start`` to ``stop``; calls ``on_burst`` and ``on_away`` on the loop."""
+    """Runs from ``start`` to ``stop``; calls ``on_burst`` and ``on_away`` on the loop.
+
+    ``idle`` says, in this thread, whether the loop holds nothing of what it has taken in.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Fetcher:
         subscription: str,
         on_burst: Callable[[Fetcher, Sequence[Arrival]], None],
         on_away: Callable[[Fetcher], None],
+        idle: Callable[[], bool],
     ) -> None:
         self._blocking = blocking
         self._bridge = bridge
@@ -64,7 +69,9 @@ class Fetcher:
         self._subscription = subscription
         self._on_burst = on_burst
         self._on_away = on_away
+        self._idle = idle
         self._consumer: Any = None
+        self._quiet = Quiet(0, 0.0)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._room = threading.Event()
@@ -77,8 +84,10 @@ class Fetcher:
         """What came through it may be with others now."""
 
     async def start(self) -> None:
+        partitions = await self._blocking.run(partitions_of, self._blocking.client, self._topic)
         self._consumer = await self._blocking.run(self._subscribe)
         self._beat = time.monotonic()
+        self._quiet = Quiet(len(partitions), self._beat)
         self._thread = threading.Thread(target=self._run, name="pulsar-fetch", daemon=True)
         self._thread.start()
 
@@ -141,6 +150,7 @@ class Fetcher:
             if not self._room.wait(BEAT_S):
                 continue
             try:
+                self._nudge(now)
                 burst = self._receive()
             except pulsar.Timeout:
                 continue
@@ -151,9 +161,16 @@ class Fetcher:
             self._handed += len(burst)
             self._bridge.call(self._on_burst, self, burst)
 
+    def _nudge(self, now: float) -> None:
+        """See ``nudge``. What the loop holds can't grow meanwhile: nothing comes to it but through this thread."""
+        if self._handed == self.taken and self._idle() and self._quiet.asks(now):
+            self._consumer.redeliver_unacknowledged_messages()
+
     def _receive(self) -> list[Arrival]:
         first = self._consumer.receive(int(BEAT_S * 1000))
-        return [_arrival(message) for message in (first, *self._consumer.batch_receive())]
+        burst = [_arrival(message) for message in (first, *self._consumer.batch_receive())]
+        self._quiet.heard({arrival.entry.partition for arrival in burst}, time.monotonic())
+        return burst
 
 
 def _arrival(message: Any) -> Arrival:
