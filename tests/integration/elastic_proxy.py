@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -13,12 +15,59 @@ Fault = Callable[[str, bytes], web.Response | None]
 """From path and body to an answer of its own; None: Elasticsearch's."""
 
 
+Forward = Callable[[bytes], Awaitable[web.Response]]
+"""Asks Elasticsearch, with this body."""
+
+REJECTED = {"type": "es_rejected_execution_exception", "reason": "queue full"}
+
+
+class Crowd:
+    """Elasticsearch with too much to do: some requests get 429 as a whole, and some items of a bulk do."""
+
+    WHOLE, BULK, ITEM = 0.2, 0.5, 0.5
+    """The parts of the requests, of the other bulks, and of such a bulk's items, that are rejected."""
+
+    def __init__(self, random_: random.Random) -> None:
+        self._random = random_
+        self.requests = 0
+        self.items = 0
+
+    async def answer(self, path: str, body: bytes, forward: Forward) -> web.Response:
+        if not path.endswith(("_bulk", "_mget")):
+            return await forward(body)
+        if self._random.random() < self.WHOLE:
+            self.requests += 1
+            return web.json_response({"error": REJECTED, "status": 429}, status=429)
+        if path.endswith("_bulk") and self._random.random() < self.BULK:
+            return await self._bulk(operations(body), forward)
+        return await forward(body)
+
+    async def _bulk(self, operations: list[tuple[str, bytes]], forward: Forward) -> web.Response:
+        taken = [self._random.random() >= self.ITEM for _ in operations]
+        answers: list[dict[str, Any]] = []
+        if any(taken):
+            kept = b"".join(lines for (_, lines), take in zip(operations, taken, strict=True) if take)
+            response = await forward(kept)
+            if response.status != 200:
+                return response
+            assert isinstance(response.body, bytes)
+            answers = json.loads(response.body)["items"]
+        self.items += taken.count(False)
+        left = iter(answers)
+        found = [
+            next(left) if take else {act: {"status": 429, "error": REJECTED}}
+            for (act, _), take in zip(operations, taken, strict=True)
+        ]
+        return web.json_response({"took": 1, "errors": True, "items": found})
+
+
 class Proxy:
-    """``faults`` are asked in turn, each for one bulk; after them everything goes through."""
+    """``faults`` are asked in turn, each for one bulk; after them everything goes through, or to the ``crowd``."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.faults: list[Fault] = []
+        self.crowd: Crowd | None = None
         self.bulks: list[int] = []
         """How many items each bulk had."""
         self.url = ""
@@ -30,10 +79,17 @@ class Proxy:
             if self.faults and (answer := self.faults.pop(0)(request.path, body)) is not None:
                 return answer
         headers = {"content-type": request.headers.get("content-type", "application/json")}
-        async with self._session.request(
-            request.method, self.target + request.raw_path, data=body or None, headers=headers
-        ) as response:
-            return web.Response(status=response.status, body=await response.read(), content_type="application/json")
+
+        async def forward(body: bytes) -> web.Response:
+            url = self.target + request.raw_path
+            try:
+                async with self._session.request(request.method, url, data=body or None, headers=headers) as response:
+                    data = await response.read()
+            except aiohttp.ClientError:  # it is away
+                return web.Response(status=502)
+            return web.Response(status=response.status, body=data, content_type="application/json")
+
+        return await (forward(body) if self.crowd is None else self.crowd.answer(request.path, body, forward))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -51,6 +107,16 @@ class Proxy:
                 await runner.cleanup()
 
 
+def operations(body: bytes) -> list[tuple[str, bytes]]:
+    """A bulk's operations: what each does, and its lines."""
+    found = []
+    lines = iter(body.splitlines(keepends=True))
+    for action in lines:
+        [act] = json.loads(action)
+        found.append((act, action if act == "delete" else action + next(lines)))
+    return found
+
+
 def whole(status: int, type: str) -> Fault:
     """The whole request gets this error."""
     return lambda path, body: web.json_response({"error": {"type": type, "reason": "test"}}, status=status)
@@ -60,8 +126,7 @@ def items(*statuses: int) -> Fault:
     """Each item of a bulk gets its status, none of them is done."""
 
     def answer(path: str, body: bytes) -> web.Response:
-        error = {"type": "es_rejected_execution_exception", "reason": "queue full"}
-        found = [{"create": {"status": status, "error": error}} for status in statuses]
+        found = [{"create": {"status": status, "error": REJECTED}} for status in statuses]
         return web.json_response({"errors": True, "items": found})
 
     return answer

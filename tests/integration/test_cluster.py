@@ -6,16 +6,21 @@ session has one profile; every answer was 200 or an honest 503; and nobody had t
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.acceptance.load import Load
 from tests.acceptance.program import Program, until
 from tests.integration.cluster import Cluster, Servers, stored
+from tests.integration.elastic_proxy import Crowd, Proxy
+from tests.integration.storm import Storm, plan
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -25,6 +30,8 @@ SLOW_S = 0.5
 """Between a connection's posts while a test waits for a server that may take its time to recover its data: the oracle's
 searches show it no more than 10,000 records."""
 STORED = 'tracardi_lite_store_verdicts_total{kind="event",outcome="stored"}'
+STORM_S = float(os.environ.get("TEST_STORM_S", "60"))
+"""For how long faults begin in the random test. Which ones, and when, comes from TEST_SEED."""
 REFUSED_WITHIN_S = 10.0
 """A queue that is away is found out in 4 s at most; the rest is for two busy cores."""
 
@@ -38,6 +45,19 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture
 async def cluster(servers: Servers, tmp_path: Path) -> AsyncIterator[Cluster]:
     async with Cluster(servers, tmp_path).running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def proxy(servers: Servers) -> AsyncIterator[Proxy]:
+    """Between the processes of ``cluster_behind_proxy`` and Elasticsearch."""
+    async with Proxy(servers.said["elasticsearch"]["url"]).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def cluster_behind_proxy(servers: Servers, proxy: Proxy, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(servers, tmp_path, ELASTIC_HOST=proxy.url).running() as cluster:
         yield cluster
 
 
@@ -125,6 +145,23 @@ async def test_while_elasticsearch_is_away_the_queue_holds_and_when_it_is_back_t
     assert honest(load), load.refusals
 
 
+async def test_while_elasticsearch_answers_429_the_work_goes_on_more_slowly(
+    cluster_behind_proxy: Cluster, proxy: Proxy, seed: int
+) -> None:
+    cluster, crowd = cluster_behind_proxy, Crowd(random.Random(seed))
+    async with cluster.oracle() as oracle, cluster.load(seed) as load:
+        await stored(oracle, EVENTS)
+        proxy.crowd = crowd
+        await load.answered(2 * EVENTS)
+        await stored(oracle, EVENTS)
+        proxy.crowd = None
+        await load.answered(EVENTS)
+    await cluster.settled(load)
+    assert crowd.requests > 0, "no request was rejected as a whole"
+    assert crowd.items > 0, "no item of a bulk was rejected"
+    assert honest(load), load.refusals
+
+
 async def test_without_redis_nothing_is_refused_or_wrong(cluster: Cluster, seed: int) -> None:
     async with cluster.oracle() as oracle, cluster.load(seed) as load:
         await load.answered(EVENTS)
@@ -133,6 +170,7 @@ async def test_without_redis_nothing_is_refused_or_wrong(cluster: Cluster, seed:
         await stored(oracle, EVENTS)
         await cluster.start("redis")
         await load.answered(EVENTS)
+        await cluster.all_ready()
     await cluster.settled(load)
     assert load.statuses.keys() == {200}
 
@@ -143,10 +181,24 @@ async def test_without_mysql_known_sources_are_served_on(cluster: Cluster, seed:
         await cluster.stop("mariadb", "--kill")
         await load.answered(3 * EVENTS)  # for longer than what is known of a source is taken to be fresh
         await stored(oracle, EVENTS)
+        assert await status_of_an_unknown_source(cluster) == 503, "nobody can tell, so nobody guesses"
         await cluster.start("mariadb")
         await load.answered(EVENTS)
+
+        async def asked() -> bool:
+            return await status_of_an_unknown_source(cluster) == 401
+
+        await until("the registry is asked again", asked, 30, cluster.logs)
+        await cluster.all_ready()
     await cluster.settled(load)
     assert load.statuses.keys() == {200}
+
+
+async def status_of_an_unknown_source(cluster: Cluster) -> int:
+    """What a post with a source gets that nobody has ever asked for."""
+    body = {"source": {"id": secrets.token_hex(8)}, "events": [{"type": "page-view"}]}
+    async with aiohttp.ClientSession() as http, http.post(f"{cluster.balancer.base}/track", json=body) as answer:
+        return answer.status
 
 
 async def test_a_paused_worker_loses_its_messages_to_the_other_and_wakes_up_without_harm(
@@ -169,3 +221,16 @@ async def test_a_paused_worker_loses_its_messages_to_the_other_and_wakes_up_with
         await paused.ready()
     await cluster.settled(load, more)
     assert load.statuses.keys() | more.statuses.keys() == {200}
+
+
+async def test_whatever_happens_at_once_it_holds_and_everybody_finds_back(
+    cluster_behind_proxy: Cluster, proxy: Proxy, seed: int
+) -> None:
+    cluster = cluster_behind_proxy
+    async with cluster.load(seed, pause_s=SLOW_S) as load:
+        await load.answered(EVENTS)
+        await Storm(cluster, proxy, seed).blow(plan(seed, STORM_S))
+        await cluster.all_ready()
+        await load.answered(EVENTS, within_s=60)
+    await cluster.settled(load)
+    assert honest(load), load.refusals
