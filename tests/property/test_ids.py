@@ -16,6 +16,11 @@ def test_an_event_id_is_a_uuid_and_always_the_same(message: str, index: int) -> 
     assert event_id(message, index) == id
 
 
+def test_the_ids_of_events_are_those_of_earlier_versions() -> None:
+    """A message that an older version has half stored makes the same ones again."""
+    assert event_id("0f0e0d0c-0b0a-8908-a706-00000000002a", 7) == "00000000-002a-8480-a130-b75661c171f9"
+
+
 @given(st.text(max_size=40), st.integers(0, 100))
 def test_any_message_id_gives_an_event_id(message: str, index: int) -> None:
     assert len(event_id(message, index)) == 36

@@ -61,6 +61,15 @@ def test_no_properties_raise_or_spoil_the_types_of_a_profile(given: tuple[Any, d
 
 
 @given(aimed())
+def test_what_is_passed_over_undecoded_holds_nothing_to_copy(given: tuple[Any, dict[str, Any]]) -> None:
+    entry, properties = given
+
+    if not entry.may_copy(json.dumps(properties).encode()):
+        warnings: list[str] = []
+        assert (map_event(entry, properties, warnings), warnings) == ({}, [])
+
+
+@given(aimed())
 def test_mapping_changes_neither_properties_nor_event(given: tuple[Any, dict[str, Any]]) -> None:
     entry, properties = given
     before = deepcopy(properties)

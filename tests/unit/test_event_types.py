@@ -63,6 +63,14 @@ def test_types_without_mappings_need_no_properties() -> None:
     assert types.get("no-such-type") is None
 
 
+def test_a_page_view_without_what_it_copies_need_not_be_decoded() -> None:
+    entry = EventTypes().get("page-view")
+    assert entry is not None
+    assert not entry.may_copy(b'{"title":"t","ids":[1]}')
+    assert entry.may_copy(b'{"id":"1"}')
+    assert entry.may_copy(rb'{"\u0069d":"1"}'), "the same name, written with an escape"
+
+
 def test_the_journey_state_of_a_page_view_depends_on_the_visit() -> None:
     entry = EventTypes().get("page-view")
     assert entry is not None

@@ -98,6 +98,29 @@ async def test_null_and_nothing_are_empty_objects(absent: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("page", "hit"),
+    [
+        ({"title": "T", "url": 7, "more": 1e300}, {"name": "T", "url": "7"}),
+        ({"title": None, "referer": {"host": "h.com", "path": "/"}}, {"referer": "h.com"}),
+        ({"title": "T", "referer": "h.com"}, {"name": "T"}),
+        ({"title": "T", "referer": None}, {"name": "T"}),
+        ({"title": {"page": "T"}, "url": ["u"], "referer": {}}, {}),
+        ("T", {}),
+        (None, {}),
+    ],
+)
+@pytest.mark.parametrize("type", ["a", "page-view"])
+async def test_a_hit_is_what_can_be_told_of_a_page_of_any_shape(type: str, page: object, hit: dict[str, str]) -> None:
+    assert (await stored({"type": type, "context": {"page": page}}))["hit"] == hit
+
+
+async def test_a_page_views_own_properties_are_in_its_hit() -> None:
+    view = {"type": "page-view", "context": {"page": {"title": "T"}}}
+    assert (await stored({**view, "properties": {"id": "1"}}))["hit"] == {"name": "T", "id": "1"}
+    assert (await stored({**view, "properties": {"other": "id"}}))["hit"] == {"name": "T"}
+
+
+@pytest.mark.parametrize(
     ("id", "kept"),
     [
         ("mine", True),

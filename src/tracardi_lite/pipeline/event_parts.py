@@ -34,11 +34,26 @@ _NO_JOURNEY = b',"journey":{"state":null}'
 _NO_TAGS = tags_part([])
 
 
+class _Referer(Struct):
+    host: Any = UNSET
+
+
 class _Page(Struct):
+    title: Any = UNSET
+    url: Any = UNSET
+    referer: _Referer | UnsetType | None = UNSET
+
+
+class _Seen(Struct):
+    page: _Page
+
+
+class _SeenAnyhow(Struct):
     page: Any = None
 
 
-_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_seen = msgspec.json.Decoder(_Seen).decode
+_decode_any = msgspec.json.Decoder(_SeenAnyhow).decode
 
 
 class Parts(NamedTuple):
@@ -60,8 +75,10 @@ def plain_parts(event: EventIn, facts: Facts, shared: Shared) -> Parts:
     properties = raw_part(event.properties)
     context = raw_part(event.context)
     validity, aux, device, derived = _FINE, _NO_AUX, shared.device_part, _NO_DERIVED
-    if facts.maps or b'"page"' in context:
+    if facts.maps and facts.entry is not None and facts.entry.may_copy(properties):
         validity, aux, device, derived = _derive(facts, properties, context, shared)
+    elif b'"page"' in context:
+        derived = b',"traits":{},"hit":%b,"data":{}' % encode(_hit(context))
     tags = facts.tags
     if tags is None:
         tags = tags_part(event.tags) if event.tags else _NO_TAGS
@@ -121,12 +138,10 @@ def decode_object(raw: Raw | UnsetType | dict[str, Any]) -> Any:
 
 
 def _derive(facts: Facts, properties: bytes, context: bytes, shared: Shared) -> tuple[bytes, bytes, bytes, bytes]:
-    """(validity, aux, device, derived parts) of an event that has more than its raw parts."""
+    """(validity, aux, device, derived parts) of an event whose type copies some of its properties."""
     warnings: list[str] = []
-    parts: dict[str, Any] = {}
-    if facts.maps:
-        assert facts.entry is not None
-        parts = map_event(facts.entry, decode_object(Raw(properties)), warnings)
+    assert facts.entry is not None
+    parts = map_event(facts.entry, decode_object(Raw(properties)), warnings)
     hit = _hit(context)
     hit.update(parts.get("hit", {}))
     device = shared.device_part
@@ -142,15 +157,26 @@ def _hit(context: bytes) -> dict[str, Any]:
     if b'"page"' not in context:
         return {}
     try:
-        page = _decode_page(context).page
+        page = _decode_seen(context).page
     except (msgspec.DecodeError, RecursionError):
-        return {}
-    found = {
-        "name": text(get(page, ("title",))),
-        "url": text(get(page, ("url",))),
-        "referer": text(get(page, ("referer", "host"))),
-    }
-    return {key: value for key, value in found.items() if value is not MISSING}
+        page = _page_of_another_shape(context)
+    referer = page.referer.host if type(page.referer) is _Referer else UNSET
+    hit = {}
+    for name, value in (("name", page.title), ("url", page.url), ("referer", referer)):
+        fitted = text(value)
+        if fitted is not MISSING:
+            hit[name] = fitted
+    return hit
+
+
+def _page_of_another_shape(context: bytes) -> _Page:
+    """What can be told where something that should be an object is none."""
+    try:
+        page = _decode_any(context).page
+    except (msgspec.DecodeError, RecursionError):
+        return _Page()
+    host = get(page, ("referer", "host"))
+    return _Page(get(page, ("title",)), get(page, ("url",)), _Referer(host))
 
 
 def _journey(facts: Facts, visits: int) -> bytes:

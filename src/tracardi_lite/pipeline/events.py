@@ -124,6 +124,7 @@ def build(work: Work, book: TypeBook, shared: Shared, standing: Standing | None 
     save = work.saves_events
     items = work.items
     touches = work.touches
+    derived = ids.event_ids(head.id)
     seen: set[str] | None = None
     for index in work.incoming.indices:
         event = events[index]
@@ -141,7 +142,7 @@ def build(work: Work, book: TypeBook, shared: Shared, standing: Standing | None 
             seen.add(id)
             quoted = encode(id)
         else:
-            id = ids.event_id(head.id, index)
+            id = derived(index)
             quoted = b'"%b"' % id.encode()
         options = raw_part(event.options)
         item = Item(index, facts.type, id, None)
