@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+
+import pytest
 
 from tests.rig import Rig
+from tracardi_lite.backends.queue.routing import partition_of
+from tracardi_lite.pipeline.worker import lane_of
 from tracardi_lite.testing.clock import FakeClock, eventually
 from tracardi_lite.testing.faults import Fault
 
@@ -80,7 +85,7 @@ async def test_ten_thousand_events_in_one_call_go_to_the_store_in_pieces() -> No
     async with Rig(workers=1, bulk_size=500) as rig:
         await rig.send(*["a"] * 10_000)
         await rig.drain()
-        assert rig.faults.calls["create_events"] == 21  # and the three of the system
+        assert rig.faults.calls["create_events"] == 11  # twice a batch at most, and the three of the system
         assert (await rig.record("profile", "p1"))["stats"]["counters"]["events"] == 10_000
         await rig.audit()
 
@@ -93,7 +98,7 @@ async def test_a_worker_takes_no_more_than_its_bounds_while_the_store_stands_sti
             await rig.send("a", profile=f"p{number}", session=f"s{number}")
         async with rig.running() as worker:
             await eventually(lambda: rig.faults.calls["create_events"] == 2)
-            # Per lane a batch and an inbox, each with one receive over.
+            # Per lane a batch and as much in the inboxes, with one receive over.
             await eventually(lambda: worker.stats.waiting_events >= 30)
             for _ in range(20):
                 clock.advance(1.0)
@@ -111,14 +116,22 @@ async def test_a_worker_takes_no_more_than_its_bounds_while_the_store_stands_sti
 
 async def test_several_batches_are_in_flight_at_once() -> None:
     clock = FakeClock()
-    async with Rig(clock, workers=4, bulk_size=1, queue_partitions=16) as rig:
+    async with Rig(clock, workers=4, bulk_size=10, queue_partitions=1) as rig:
         rig.faults.add(Fault("create_events", seconds=10.0, times=4))
-        for number in range(64):
+        for number in range(400):
             await rig.send("a", profile=f"p{number}", session=f"s{number}")
         async with rig.running():
             await eventually(lambda: rig.faults.calls["create_events"] == 4, what="four lanes stand before the store")
             clock.advance(10.0)
             await rig.settled()
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 7])
+def test_the_keys_of_one_partition_are_spread_over_all_lanes(lanes: int) -> None:
+    keys = [key for number in range(4000) if partition_of(key := f"{number:032x}", 8) == 3]
+    shares = Counter(lane_of(key, lanes) for key in keys)
+    assert len(shares) == lanes
+    assert max(shares.values()) < 1.3 * len(keys) / lanes
 
 
 async def test_an_idle_worker_asks_for_almost_nothing() -> None:

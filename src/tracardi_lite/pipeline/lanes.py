@@ -1,13 +1,14 @@
 """A lane: takes messages in order, fills a batch, has it processed, settles it with the queue; then the next.
 
-A stream's messages all go to one lane, so a profile's messages are processed in the order in which they came. Several
+A key's messages all go to one lane, so a profile's messages are processed in the order in which they came. Several
 lanes are several batches in flight.
 
 Invariant: a message is never applied past an earlier one of its key that was put back, because the records' watermarks
 would then take that one for done. So whoever puts a message back puts back, with it, the later ones of its key that the
 lane holds; the queue holds back the rest.
 
-Bounds: a lane holds its batch and an inbox, each full at ``BULK_SIZE`` events or ``BULK_BYTES``, one receive over.
+Bounds: a lane holds its batch, which is full at ``BULK_SIZE`` events or ``BULK_BYTES``, and an inbox; the inboxes of
+all lanes together hold as much as their batches, and one receive over, see ``worker``.
 """
 
 from __future__ import annotations
@@ -62,21 +63,17 @@ class Lane:
         self._limits = limits
         self._cache = RecordCache()
         self._inbox: deque[Message] = deque()
-        self._inbox_events = 0
-        self._inbox_bytes = 0
+        self.inbox_events = 0
+        self.inbox_bytes = 0
         self._arrived = asyncio.Event()
         self._held: list[Message] = []
         """The batch: taken out of the inbox and not yet settled, in order."""
 
-    @property
-    def has_room(self) -> bool:
-        return self._inbox_events < self._limits.events and self._inbox_bytes < self._limits.bytes
-
     def offer(self, message: Message) -> None:
-        """Put a message at the end of the line; the caller has looked at ``has_room`` before it received."""
+        """Put a message at the end of the line; whether there is room, the caller has seen before it received."""
         self._inbox.append(message)
-        self._inbox_events += max(1, message.events)
-        self._inbox_bytes += size_of(message)
+        self.inbox_events += max(1, message.events)
+        self.inbox_bytes += size_of(message)
         self._note_held(message, 1)
         self._arrived.set()
 
@@ -97,7 +94,7 @@ class Lane:
         messages = [*self._held, *self._inbox]
         self._held = []
         self._inbox.clear()
-        self._inbox_events = self._inbox_bytes = 0
+        self.inbox_events = self.inbox_bytes = 0
         for message in messages:
             self._note_held(message, -1)
         if messages:
@@ -112,8 +109,8 @@ class Lane:
             now = clock.monotonic()
             while self._inbox and batch.reason(now) is None:
                 message = self._inbox.popleft()
-                self._inbox_events -= max(1, message.events)
-                self._inbox_bytes -= size_of(message)
+                self.inbox_events -= max(1, message.events)
+                self.inbox_bytes -= size_of(message)
                 self._held.append(message)
                 batch.add(message, message.events, size_of(message), now)
             self._floor.on_room()
@@ -216,8 +213,8 @@ class Lane:
         if waiting:
             self._inbox = deque(message for message in self._inbox if message.key != failed.key)
             for message in waiting:
-                self._inbox_events -= max(1, message.events)
-                self._inbox_bytes -= size_of(message)
+                self.inbox_events -= max(1, message.events)
+                self.inbox_bytes -= size_of(message)
                 self._note_held(message, -1)
             self._floor.on_room()
         return later + waiting

@@ -1,7 +1,8 @@
 """The worker: one consumer of the queue, a reader that hands messages to lanes, and an orderly end.
 
-The reader receives only while every lane has room, so fullness is passed back to the queue by not receiving; a consumer
-keeps its leases by itself meanwhile. A stream goes to one lane, for as long as the worker lives.
+The reader receives only while the lanes together have room, so fullness is passed back to the queue by not receiving; a
+consumer keeps its leases by itself meanwhile. A key goes to one lane, for as long as the worker lives. Not a stream:
+queues give hundreds of messages of one partition before the next one's, and the other lanes would have nothing to do.
 
 The end: the reader stops, lanes flush what they hold (reason ``shutdown``) and acknowledge it; what can't be settled,
 because the store is away or the time is up, is given back; then the leases. An exception that is a bug ends ``run``.
@@ -10,6 +11,7 @@ because the store is away or the time is up, is given back; then the leases. An 
 from __future__ import annotations
 
 import asyncio
+import zlib
 
 import structlog
 
@@ -39,6 +41,10 @@ RECEIVE_S = 1.0
 # The share of SHUTDOWN_TIMEOUT for draining; the rest is for giving back and for the other parts.
 DRAIN_SHARE = 0.6
 CLOSE_S = 2.0
+
+
+# A batch holds up to a message more than its size, and the server's own events, which should not cost another request.
+REQUEST_SHARE = 2
 
 
 class Worker:
@@ -113,8 +119,8 @@ class Worker:
             self.stats,
             self._metrics,
             stop,
-            events=settings.bulk_size,
-            bytes=settings.bulk_bytes,
+            events=REQUEST_SHARE * settings.bulk_size,
+            bytes=REQUEST_SHARE * settings.bulk_bytes,
         )
         floor = Floor(
             hold=hold,
@@ -144,11 +150,9 @@ class Worker:
     async def _read(self, hold: Hold, lanes: list[Lane], stop: asyncio.Event) -> None:
         """Hand messages to lanes, until the worker stops."""
         settings = self._settings
-        lane_of: dict[str, Lane] = {}
-        streams = dict.fromkeys(range(len(lanes)), 0)
         while not stop.is_set():
             try:
-                if not all(lane.has_room for lane in lanes):
+                if not self._has_room(lanes):
                     self._room.clear()
                     await self._room.wait()
                     continue
@@ -161,13 +165,13 @@ class Worker:
                     await hold.release(messages)
                 return
             for message in messages:
-                lane = lane_of.get(message.stream)
-                if lane is None:
-                    # As many as there are partitions, and as many again each time a queue is wiped meanwhile.
-                    number = min(streams, key=lambda number: streams[number])
-                    streams[number] += 1
-                    lane = lane_of[message.stream] = lanes[number]
-                lane.offer(message)
+                lanes[lane_of(message.key, len(lanes))].offer(message)
+
+    def _has_room(self, lanes: list[Lane]) -> bool:
+        """All inboxes are one room, so that a lane whose share is larger just now does not hold up the others."""
+        events = sum(lane.inbox_events for lane in lanes)
+        size = sum(lane.inbox_bytes for lane in lanes)
+        return events < len(lanes) * self._settings.bulk_size and size < len(lanes) * self._settings.bulk_bytes
 
     async def _drain(self, working: set[asyncio.Task[None]]) -> None:
         """Give the lanes their share of the time; what they have not settled by then is given back."""
@@ -192,3 +196,9 @@ class Worker:
         except (TimeoutError, TryLater, LeaseLost) as error:
             # The leases run out by themselves.
             log.warning("not_closed", reason=str(error) or "took too long")
+
+
+def lane_of(key: str, lanes: int) -> int:
+    """Which lane works on a key. Of its hash the upper half: queues choose partitions by the lower, and the keys of a
+    partition would share a lane."""
+    return (zlib.crc32(key.encode("utf-8", "surrogatepass")) >> 16) % lanes
