@@ -148,8 +148,8 @@ def _requests(ops: Sequence[Op]) -> Iterator[list[bytes]]:
 def _line(opening: bytes, op: Op) -> bytes:
     closing = b"}}\n" if op.version is None else b',"if_seq_no":%d,"if_primary_term":%d}}\n' % op.version
     if op.action == "delete":
-        return b"%b%b%b" % (opening, encode(op.id), closing)
-    return b"%b%b%b%b\n" % (opening, encode(op.id), closing, one_line(op.doc))
+        return b"".join((opening, encode(op.id), closing))
+    return b"".join((opening, encode(op.id), closing, one_line(op.doc), b"\n"))
 
 
 def one_line(doc: bytes) -> bytes:

@@ -60,7 +60,7 @@ class Events:
         places = [at for at in places if at not in verdicts]
         if not places:
             return
-        results = await self._writer.write([self._item(events[at]) for at in places])
+        results = await self._writer.write(self._items([events[at] for at in places]))
         taken: list[int] = []
         for at, result in zip(places, results, strict=True):
             if result.is_done:
@@ -95,9 +95,12 @@ class Events:
                 verdicts[at] = SAME if message == events[at].message else EXISTS
                 holders[at] = message
 
-    def _item(self, event: EventWrite) -> Item:
-        index = self._names.index("event", event.partition)
-        return Item("event", event.partition, Op(index, event.id, "create", event.doc))
+    def _items(self, events: Sequence[EventWrite]) -> list[Item]:
+        indices = {partition: self._names.index("event", partition) for partition in {e.partition for e in events}}
+        return [
+            Item("event", event.partition, Op(indices[event.partition], event.id, "create", event.doc))
+            for event in events
+        ]
 
 
 def failed(result: Result) -> Verdict:
@@ -107,6 +110,8 @@ def failed(result: Result) -> Verdict:
 
 def unusable_id(id: str) -> str:
     """Why Elasticsearch can't hold the id; "" if it can. One such id would have a whole bulk refused."""
+    if 0 < 4 * len(id) <= ID_BYTES_MAX:
+        return ""  # whatever its characters are
     size = len(id.encode("utf-8", "surrogatepass"))
     return "" if 0 < size <= ID_BYTES_MAX else f"an id has 1 to {ID_BYTES_MAX} bytes, this one {size}"
 
