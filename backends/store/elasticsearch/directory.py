@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tracardi_lite.backends.store.elasticsearch.bulk import Op
 from tracardi_lite.backends.store.elasticsearch.connection import encode
+from tracardi_lite.backends.store.elasticsearch.gathering import Gathering
 from tracardi_lite.backends.store.elasticsearch.mappings import ID_BYTES_MAX
 from tracardi_lite.backends.store.elasticsearch.names import DIRECTORY, Names
 from tracardi_lite.backends.store.elasticsearch.reading import Doc, Reader
@@ -35,9 +36,10 @@ class Directory:
         self._writer = writer
         self._reader = reader
         self._index = names.directory
+        self._gathering = Gathering(self._entries)
 
     async def lookup(self, keys: Sequence[str]) -> list[Entry | None]:
-        return [None if doc is None else _entry(doc) for doc in await self._docs(keys)]
+        return await self._gathering(keys)
 
     async def claim(self, claims: Sequence[Claim]) -> list[Entry]:
         wanted = {claim.key: claim.entry for claim in reversed(claims)}  # of a key's claims the first counts
@@ -85,6 +87,9 @@ class Directory:
             if await self.repoint(key, entry, None):
                 return True
         raise Unavailable("store", "a key changes all the time")
+
+    async def _entries(self, keys: Sequence[str]) -> list[Entry | None]:
+        return [None if doc is None else _entry(doc) for doc in await self._docs(keys)]
 
     async def _docs(self, keys: Sequence[str]) -> list[Doc | None]:
         # The same key twice in a request is fine.
