@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # A recipe that fails must not leave a target that looks made: a half-made .venv is made again.
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format docs bench wheel clean
+.PHONY: help serve test check format docs bench bench-cluster wheel clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ docs: $(VENV)/.installed-dev ## write the generated pages and example files (tes
 
 bench: $(VENV)/.installed-dev ## measure against the ceilings (needs wrk); prints a table of ratios
 	$(BIN)/python -m bench
+
+bench-cluster: $(VENV)/.installed-dev ## the same on Pulsar and Elasticsearch, which it starts
+	$(BIN)/python -m bench.cluster $(ARGS)
 
 wheel: $(VENV)/.installed-dev ## build sdist and wheel into dist/
 	$(BIN)/python -m build

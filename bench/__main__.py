@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import os
-import platform
-import sqlite3
 import sys
-from pathlib import Path
 
-import msgspec
-
-from bench import door, hotspots, whole, wrk
-from bench.table import Figure, markdown
+from bench import door, hotspots, report, whole, wrk
+from bench.table import Figure
 
 PARTS = ("door-1", "door-100", "all", "soak")
 SOAK_EVENTS = 300_000
@@ -38,6 +31,7 @@ def main() -> None:
 
 
 async def _run(parts: list[str] | tuple[str, ...], rounds: int, seconds: int, soak_events: int, json: bool) -> None:
+    before = report.machine()
     figures: list[Figure] = []
     for part in parts:
         print(f"measuring {part} …", file=sys.stderr)
@@ -47,21 +41,7 @@ async def _run(parts: list[str] | tuple[str, ...], rounds: int, seconds: int, so
             figures += await whole.soak(soak_events)
         else:
             figures += await door.measure(int(part.removeprefix("door-")), rounds, seconds)
-    if json:
-        machine_ = {"machine": machine(), "figures": figures}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(machine_), indent=2).decode() + "\n")
-    else:
-        print(f"{machine()}\n\n{markdown(figures)}")
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
-    load = os.getloadavg()[0]
-    return (
-        f"{datetime.date.today().isoformat()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, load before {load:.1f}"
-    )
+    report.show(before, figures, json=json)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import feed, process, servers, wrk
+from tests.acceptance.program import Program
 
 PARTS = ("door-1", "door-100", "all")
 SECONDS = 10
+LOOK_S = 2 * SECONDS + 5
 RATE_HZ = 100
 SHOWN = 15
 LEAST_SHARE = 0.002
@@ -29,21 +31,26 @@ _FRAME = re.compile(r"^(?P<function>.+?) \((?P<file>[^:()]+)(?::\d+)?\)$")
 
 async def measure(part: str) -> str:
     """Markdown tables. ``part`` is one of PARTS: the door at 1 or 100 events per post, or the whole program, fed."""
-    spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
-    if spy is None:
-        raise SystemExit("--profile needs py-spy: .venv/bin/pip install py-spy")
     async with servers.ours("all" if part == "all" else "api") as program:
-        out = program.data_dir.parent / "stacks"
         if part == "all":
             async with feed.feed(program, 1) as feeding:
                 await feeding.stored(10_000, 60)
-                threads = await asyncio.to_thread(_look, spy, program.pid, out)
-        else:
-            events = int(part.removeprefix("door-"))
-            load = asyncio.create_task(asyncio.to_thread(wrk.run, program.base, events, 2 * SECONDS + 5, 1))
-            threads = await asyncio.to_thread(_look, spy, program.pid, out)
-            await load
-        return f"{_by_thread(threads)}\n\n{_by_function(out.read_text())}"
+                return await asyncio.to_thread(look, program)
+        events = int(part.removeprefix("door-"))
+        load = asyncio.create_task(asyncio.to_thread(wrk.run, program.base, events, LOOK_S, 1))
+        tables = await asyncio.to_thread(look, program)
+        await load
+        return tables
+
+
+def look(program: Program) -> str:
+    """A program at work, as markdown tables; takes no longer than LOOK_S. Blocks; for a thread."""
+    spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if spy is None:
+        raise SystemExit("--profile needs py-spy: .venv/bin/pip install py-spy")
+    out = program.data_dir.parent / "stacks"
+    threads = _look(spy, program.pid, out)
+    return f"{_by_thread(threads)}\n\n{_by_function(out.read_text())}"
 
 
 def _look(spy: str, pid: int, out: Path) -> Mapping[str, float]:
