@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
 from tracardi_lite.backends.queue.pulsar import counts as arithmetic
 from tracardi_lite.backends.queue.pulsar import frame
+from tracardi_lite.backends.queue.pulsar.consumer import Entry
 from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts, Written
 from tracardi_lite.backends.queue.pulsar.ids import EntryId, read_field
 from tracardi_lite.backends.queue.pulsar.journal import Journal, encode_report, tries_key
+from tracardi_lite.backends.queue.pulsar.lines import Item
 from tracardi_lite.backends.queue.pulsar.log import parse_cursor
 from tracardi_lite.backends.queue.pulsar.names import addresses, names
 from tracardi_lite.backends.queue.pulsar.nudge import QUIET_S, Quiet
@@ -120,6 +125,24 @@ def test_a_cursor_knows_what_is_acknowledged() -> None:
 def test_a_new_cursor_has_acknowledged_nothing() -> None:
     cursor = parse_cursor({"markDeletePosition": "21:-1", "individuallyDeletedMessages": "[]"})
     assert not cursor.acknowledged((21, 0, 0))
+
+
+def test_the_bytes_of_a_settled_entry_are_gone_without_the_collector() -> None:
+    class Arrived:
+        """Something that can be referred to weakly, which bytes can't."""
+
+    gc.disable()
+    try:
+        entry = Entry(EntryId(0, 1, 2), 1)
+        item = Item("key", (1, 2, 0), 3)
+        item.entry, item.message = entry, Arrived()
+        entry.items[0] = item
+        kept = weakref.ref(item.message)
+        entry.let_go()
+        del entry, item
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_room_counts_what_was_sent_since_the_broker_was_asked() -> None:

@@ -62,6 +62,12 @@ class Entry:
     def settled(self) -> bool:
         return len(self.items) == self.size and all(item.state is State.DONE for item in self.items.values())
 
+    def let_go(self) -> None:
+        """Settled for good: nobody needs the messages any more. Entry and items know each other, so their bytes would
+        stay until the collector comes by, which in a process that makes few cycles is rarely."""
+        for item in self.items.values():
+            item.message = item.entry = None
+
 
 class PulsarConsumer:
     def __init__(
@@ -367,6 +373,8 @@ class PulsarConsumer:
         for entry in finished:
             self._entries.pop(entry.id, None)
         await fetcher.acknowledge([id for entry in finished for id in entry.message_ids.values()])
+        for entry in finished:
+            entry.let_go()
         if tried:
             await self._ledger.write(tried)
 
