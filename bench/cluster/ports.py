@@ -1,13 +1,12 @@
 """The two backends by themselves, without the program around them: what a missed figure is to be blamed on.
 
-``queue.publish`` beside a bare ``send_async`` producer, and ``create_events`` beside raw ``_bulk``. Both sides run in
+``queue.post`` beside a bare ``send_async`` producer, and ``create_events`` beside raw ``_bulk``. Both sides run in
 this process, in turns, against the same servers, so that both meet the same weather.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +22,7 @@ from bench.table import Figure
 from tracardi_lite import wiring
 from tracardi_lite.backends.store.elasticsearch import open_store
 from tracardi_lite.backends.store.elasticsearch.names import Names
+from tracardi_lite.errors import TryLater
 from tracardi_lite.ports.queue import Publication, Queue
 from tracardi_lite.ports.store import STORED, EventWrite
 
@@ -41,8 +41,8 @@ async def queue(servers: Servers, rounds: int, seconds: float) -> list[Figure]:
                     producer.produce, servers.pulsar, made.topic, made.settings.queue_partitions, seconds
                 )
             )
-            ours.append(await _publish(queue, seconds))
-    return [_figure("queue.publish as a share of a bare send_async producer", ours, bares, "messages")]
+            ours.append(await _post(queue, seconds))
+    return [_figure("queue.post as a share of a bare send_async producer", ours, bares, "messages")]
 
 
 async def store(servers: Servers, rounds: int, events: int) -> list[Figure]:
@@ -63,19 +63,35 @@ def _figure(name: str, ours: list[Pace], bares: list[Pace], of: str) -> Figure:
     return Figure(name=name, value=median(runs), runs=runs, note=pace.beside(ours, bares, of))
 
 
-async def _publish(queue: Queue, seconds: float) -> Pace:
-    numbers: itertools.count[int] = producer.keys()
-    sent = 0
+async def _post(queue: Queue, seconds: float) -> Pace:
+    """As the door does it: each that is told of posts the next."""
+    numbers = producer.keys()
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sent, under_way = 0, producer.IN_FLIGHT
     cpu, begun = time.process_time(), time.perf_counter()
 
-    async def caller() -> None:
-        nonlocal sent
-        while time.perf_counter() - begun < seconds:
-            key = f"{next(numbers):032x}"
-            await queue.publish(Publication(key=key, head=producer.HEAD, body=producer.BODY, events=1))
-            sent += 1
+    def post() -> None:
+        key = f"{next(numbers):032x}"
+        queue.post(Publication(key=key, head=producer.HEAD, body=producer.BODY, events=1), posted)
 
-    await asyncio.gather(*(caller() for _ in range(producer.IN_FLIGHT)))
+    def posted(error: Exception | None) -> None:
+        nonlocal sent, under_way
+        sent += 1
+        if error is None and time.perf_counter() - begun < seconds:
+            try:
+                post()
+                return
+            except TryLater as refused:
+                error = refused
+        under_way -= 1
+        if error is not None and not ended.done():
+            ended.set_exception(error)
+        if not under_way and not ended.done():
+            ended.set_result(None)
+
+    for _ in range(producer.IN_FLIGHT):
+        post()
+    await ended
     return Pace(sent, time.perf_counter() - begun, time.process_time() - cpu)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from tracardi_lite.backends.queue.pulsar import frame
+from tracardi_lite.backends.queue.pulsar.counts import Counts
 from tracardi_lite.backends.queue.pulsar.ledger import Ledger
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.sender import Sender
@@ -51,12 +52,11 @@ class Publisher:
         self._items += 1
         self._bytes += size
         try:
-            receipt = self._senders[number].send(
+            self._senders[number].post(
                 payload,
                 publication.key,
-                partial(self._ledger.note_published, counts, number, publication.events, publication.replay),
+                partial(self._landed, counts, number, publication.events, publication.replay, size, done),
             )
-            receipt.add_done_callback(partial(self._landed, size, (counts.writer, number), done))
             self._room.sent(size)
         except BaseException:
             self._items -= 1
@@ -68,13 +68,28 @@ class Publisher:
             raise Full("queue", "too much waits for Pulsar's receipt")
         self._room.check()
 
-    def _landed(self, size: int, key: tuple[bytes, int], done: Posted, receipt: asyncio.Future[Any]) -> None:
+    def _landed(
+        self,
+        counts: Counts,
+        number: int,
+        events: int,
+        replay: bool,
+        size: int,
+        done: Posted,
+        error: Exception | None,
+        message_id: Any,
+        late: bool,
+    ) -> None:
+        """``sender.Told``, of a publication."""
+        if error is None:
+            self._ledger.note_published(counts, number, events, replay, message_id)
+        if late:
+            return
         self._items -= 1
         self._bytes -= size
-        error = receipt.exception()
-        assert error is None or isinstance(error, Exception), error
         if isinstance(error, TryLater):
             self.uncertain = True
+        key = counts.writer, number
         if error is None and key not in self._known:
             self._register(key, done)
         else:

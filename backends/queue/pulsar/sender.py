@@ -1,4 +1,4 @@
-"""One topic's producer on the event loop: ``send`` gives a future that resolves on the broker's receipt.
+"""One topic's producer on the event loop: ``post`` tells a callback of the broker's receipt, ``send`` gives a future.
 
 The client calls back once per message from its own thread. Receipts are put in a deque and the loop is woken once per
 burst (``Bridge``), which costs half of what a wake-up per message does.
@@ -60,19 +60,23 @@ class Bridge:
             function(*arguments)
 
 
+Told = Callable[[Exception | None, Any, bool], None]
+"""What became of a message: (error, the message's id, whether this is late). Without an error there is an id.
+
+Called once, or, for a message that was given up without its fate being known, a second time, late, if a receipt comes
+after all: then it only remains to be counted.
+"""
+
+
 class Flight:
     """A message that was sent and has no receipt yet."""
 
-    __slots__ = ("at", "done", "future", "on_receipt", "producer", "size")
+    __slots__ = ("at", "done", "size", "told")
 
-    def __init__(
-        self, future: asyncio.Future[Any], size: int, on_receipt: Callable[[Any], None] | None, producer: Any
-    ) -> None:
-        self.future = future
+    def __init__(self, told: Told, size: int, at: float) -> None:
+        self.told = told
         self.size = size
-        self.on_receipt = on_receipt
-        self.producer = producer
-        self.at = time.monotonic()
+        self.at = at
         self.done = False
 
 
@@ -111,17 +115,28 @@ class Sender:
         """Raise ``Unavailable`` if a message would most likely not get its receipt now."""
         if self._producer is None or self._away_since is not None or not self._producer.is_connected():
             raise Unavailable("queue", "no connection to Pulsar")
-        if self.items and time.monotonic() - self._oldest() > STALLED_S:
+        if self.items and time.monotonic() - self._flights[0].at > STALLED_S:
             raise Unavailable("queue", "Pulsar does not answer")
 
-    def send(
-        self, payload: bytes | None, key: str, on_receipt: Callable[[Any], None] | None = None
-    ) -> asyncio.Future[Any]:
-        """Raises ``Unavailable`` at once, or gives the future of the message's id. ``on_receipt`` is called with the
-        id when the receipt is there, also where nobody waits for the future any more. None makes a tombstone."""
-        self.check()
+    def send(self, payload: bytes | None, key: str) -> asyncio.Future[Any]:
+        """Raises ``Unavailable`` at once, or gives the future of the message's id. None makes a tombstone."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        flight = Flight(future, len(payload or b""), on_receipt, self._producer)
+
+        def told(error: Exception | None, message_id: Any, late: bool) -> None:
+            if future.done():
+                return  # late, or nobody waits any more
+            if error is None:
+                future.set_result(message_id)
+            else:
+                future.set_exception(error)
+
+        self.post(payload, key, told)
+        return future
+
+    def post(self, payload: bytes | None, key: str, told: Told) -> None:
+        """Raises ``Unavailable`` at once, or calls ``told``, which must not raise, after it has returned."""
+        self.check()
+        flight = Flight(told, len(payload or b""), time.monotonic())
         self._flights.append(flight)
         self.items += 1
         self.bytes += flight.size
@@ -130,7 +145,6 @@ class Sender:
         except pulsar.PulsarException as error:
             self._end(flight)
             raise Unavailable("queue", f"Pulsar: {type(error).__name__}") from error
-        return future
 
     def watch(self) -> None:
         """Look after the connection; called a few times a second."""
@@ -170,14 +184,12 @@ class Sender:
             await asyncio.sleep(REBUILD_S)
 
     def _receipt(self, flight: Flight, result: Any, message_id: Any) -> None:
+        late = flight.done
         self._end(flight)
         if result == pulsar.Result.Ok:
-            if flight.on_receipt is not None:
-                flight.on_receipt(message_id)
-            if not flight.future.done():
-                flight.future.set_result(message_id)
-        elif not flight.future.done():
-            flight.future.set_exception(send_error(result))
+            flight.told(None, message_id, late)
+        elif not late:
+            flight.told(send_error(result), None, late)
 
     def _end(self, flight: Flight) -> None:
         if flight.done:
@@ -189,11 +201,7 @@ class Sender:
             self._flights.popleft()
 
     def _fail_all(self, error: Unavailable) -> None:
-        """Their fate is unknown; if a receipt comes after all, only their counting is left to do."""
-        for flight in list(self._flights):
+        """Their fate is unknown."""
+        for flight in [flight for flight in self._flights if not flight.done]:
             self._end(flight)
-            if not flight.future.done():
-                flight.future.set_exception(error)
-
-    def _oldest(self) -> float:
-        return self._flights[0].at
+            flight.told(error, None, False)
