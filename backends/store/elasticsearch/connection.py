@@ -108,6 +108,9 @@ class _Body(BytesPayload):
         Payload.__init__(self, value)
         self._size = len(value)
 
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         body = memoryview(self._value)[:content_length]
         for start in range(0, len(body), _PIECE_BYTES):

@@ -99,8 +99,8 @@ class EventType(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, d
         )
 
     def may_copy(self, properties: bytes) -> bool:
-        """Whether undecoded properties can hold anything that is copied: False for most page views, and looking is some
-        forty times cheaper than decoding. Names may be written with escapes, so with one of those anything can be."""
+        """Whether undecoded properties can hold anything that is copied: False for most page views, which need not be
+        decoded then. Names may be written with escapes, so where there is one anything may be."""
         return b"\\" in properties or any(name in properties for name in self._copied_names)
 
     @cached_property
