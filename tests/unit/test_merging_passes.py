@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw
 
 from tracardi_lite.clock import SystemClock
 from tracardi_lite.errors import Unavailable
+from tracardi_lite.intake import steps
 from tracardi_lite.intake.passes import passed_profile
 from tracardi_lite.intake.sources import Sources
 from tracardi_lite.ports.registry import EventSource
@@ -34,7 +35,7 @@ def context(handed: object) -> Raw:
 
 
 async def test_a_profile_from_a_source_of_ours_is_passed_on() -> None:
-    assert await passed_profile(context({"profile": "p9", "source": "shop"}), sources()) == "p9"
+    assert await steps.run(passed_profile(context({"profile": "p9", "source": "shop"}), sources())) == "p9"
 
 
 @pytest.mark.parametrize(
@@ -52,15 +53,15 @@ async def test_a_profile_from_a_source_of_ours_is_passed_on() -> None:
     ],
 )
 async def test_anything_else_is_passed_over(handed: Any) -> None:
-    assert await passed_profile(context(handed), sources()) is None
+    assert await steps.run(passed_profile(context(handed), sources())) is None
 
 
 async def test_a_call_without_a_pass_costs_no_decoding() -> None:
-    assert await passed_profile(UNSET, sources()) is None
-    assert await passed_profile(Raw(b'{"page":"x"}'), sources()) is None
+    assert await steps.run(passed_profile(UNSET, sources())) is None
+    assert await steps.run(passed_profile(Raw(b'{"page":"x"}'), sources())) is None
 
 
 async def test_a_registry_that_is_away_costs_the_pass_and_not_the_call() -> None:
     rules = Rules()
     rules.away = True
-    assert await passed_profile(context({"profile": "p9", "source": "shop"}), sources(rules)) is None
+    assert await steps.run(passed_profile(context({"profile": "p9", "source": "shop"}), sources(rules))) is None
