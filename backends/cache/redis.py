@@ -1,110 +1,91 @@
-"""The cache that processes share, on Redis, with a small one of this process in front. Needs the extra ``redis``.
+"""The cache that processes share, on Redis, and word of moved keys by publish and subscribe. Needs the extra ``redis``.
 
 Losing Redis slows and never breaks: a call waits for it at most about ``REDIS_TIMEOUT`` (three times that while
-connecting), after a failure it is left alone for ``RETRY_S``, and meanwhile ``get`` finds what this process knows by
-itself, ``set`` and ``delete`` act on that alone. Only ``ping`` raises. A deletion that Redis did not hear of leaves the
-entry there until its time is up: whoever reads the cache checks what matters against the store, as the port says.
+connecting), after a failure it is left alone for ``RETRY_S``, and meanwhile ``get`` finds nothing, ``add`` and
+``announce`` do nothing. Only ``ping`` raises. An announcement that Redis did not hear of leaves the key's value there
+until its time is up.
 
-What other processes change is seen after ``NEAR_S`` at the latest.
+A value is stored behind ``_VALUE``, so that the mark that a move leaves in its place can't be mistaken for one. Values
+are added with NX: the mark, which lives for ``HOLD_S``, keeps out what was asked before the move and arrives after it.
 
 Calls of one loop turn travel together: a pump sends what has gathered during the last trip as one pipeline.
-Bounds: ``WAITING_MAX`` commands wait (more are misses), ``TRIP_MAX`` travel at once, the near layer holds
-``DIRECTORY_CACHE_SIZE`` entries.
+Bounds: ``WAITING_MAX`` keys wait (more are misses), ``TRIP_MAX`` travel at once, ``UNHEARD_MAX`` announcements wait for
+this process's listener.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tracardi_lite.clock import Clock, SystemClock
 from tracardi_lite.errors import Unavailable
+from tracardi_lite.ports.cache import HOLD_S, Moves
 from tracardi_lite.settings import Settings
 from tracardi_lite.settings.redis import redis_options
 
 log = structlog.get_logger(__name__)
 
-NEAR_S = 1.0
 RETRY_S = 1.0
 WAITING_MAX = 20_000
 TRIP_MAX = 1000
+UNHEARD_MAX = 10_000
 PING_S = 2.0
+# A subscription is silent for as long as nobody merges; asked every so often, it has to say something.
+QUIET_S = 2.0
+
+_VALUE = b"="
+_MARK = b"!"
+
+_encode_keys = msgspec.json.Encoder().encode
+_decode_keys = msgspec.json.Decoder(list[str]).decode
 
 
 def open_cache(url: str, settings: Settings, clock: Clock | None = None) -> RedisCache:
     """``redis://host:6379/0``, ``rediss://…``, or ``redis:`` for what REDIS_HOST names."""
     options = redis_options(url, settings)
-    return RedisCache(
-        options, settings.redis_prefix, settings.directory_cache_size, settings.redis_timeout, clock or SystemClock()
-    )
-
-
-class _Near:
-    """Least recently used out, and nothing older than ``NEAR_S``."""
-
-    def __init__(self, entries_max: int, clock: Clock) -> None:
-        self._entries_max = entries_max
-        self._clock = clock
-        self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-
-    def get(self, key: str) -> bytes | None:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry[0] <= self._clock.monotonic():
-            del self._entries[key]
-            return None
-        self._entries.move_to_end(key)
-        return entry[1]
-
-    def set(self, key: str, value: bytes, ttl_s: float) -> None:
-        self._entries[key] = (self._clock.monotonic() + min(ttl_s, NEAR_S), value)
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
-
-    def delete(self, key: str) -> None:
-        self._entries.pop(key, None)
+    return RedisCache(options, settings.redis_prefix, settings.redis_timeout, clock or SystemClock())
 
 
 class _Trip:
-    """One command that waits to travel: a MGET, SETs or a DEL."""
+    """Commands that wait to travel together: what puts them into a pipeline, and what becomes of the answers."""
 
-    __slots__ = ("done", "keys", "ttl_ms", "values")
+    __slots__ = ("done", "load", "size")
 
-    def __init__(self, keys: Sequence[str], values: Sequence[bytes] | None = None, ttl_ms: int = 0) -> None:
-        self.keys = keys
-        self.values = values
-        """None: read."""
-        self.ttl_ms = ttl_ms
-        """0 with values: delete."""
-        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def __init__(self, size: int, load: Callable[[Pipeline], object]) -> None:
+        self.size = size
+        self.load = load
+        self.done: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
 
 
 class RedisCache:
     """Used from one event loop."""
 
-    def __init__(
-        self, options: Mapping[str, Any], prefix: str, entries_max: int, timeout_s: float, clock: Clock
-    ) -> None:
+    shared = True
+
+    def __init__(self, options: Mapping[str, Any], prefix: str, timeout_s: float, clock: Clock) -> None:
         self._options = dict(options)
         self._prefix = f"{prefix}:c:"
+        self._channel = f"{prefix}:moved"
         self._timeout_s = timeout_s
         self._clock = clock
-        self._near = _Near(entries_max, clock)
         self._redis: Redis
         self._trips: deque[_Trip] = deque()
         self._waiting = 0
         self._pump: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._ears: list[_Ear] = []
         self._retry_at = 0.0
         self._away = False
 
@@ -121,42 +102,85 @@ class RedisCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        tasks = [task for task in (self._pump, self._following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail()
         await self._redis.aclose()
 
+    # values
+
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        found = {key: self._near.get(key) for key in keys}
-        missing = [key for key, value in found.items() if value is None]
-        if missing:
-            answer = await self._travel(_Trip(missing))
-            for key, pair in zip(missing, answer or (), strict=bool(answer)):
-                value, left_ms = pair
-                # Unless it was set here while the question was on its way: what is near is newer then.
-                newer = self._near.get(key)
-                found[key] = value if newer is None else newer
-                if value is not None and newer is None and left_ms > 0:
-                    self._near.set(key, value, left_ms / 1000)
-        return [found[key] for key in keys]
+        if not keys:
+            return []
+        names = [self._prefix + key for key in keys]
+        answers = await self._travel(len(names), lambda pipeline: pipeline.mget(names))
+        if answers is None:
+            return [None] * len(keys)
+        return [value[1:] if value is not None and value[:1] == _VALUE else None for value in answers[0]]
 
-    async def set(self, values: Mapping[str, bytes], ttl_s: float) -> None:
-        if not values:
+    async def add(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        ttl_ms = int(ttl_s * 1000)
+        if not values or ttl_ms <= 0:
             return
-        if ttl_s <= 0:
-            await self.delete(list(values))
-            return
-        for key, value in values.items():
-            self._near.set(key, value, ttl_s)
-        await self._travel(_Trip(list(values), list(values.values()), max(1, int(ttl_s * 1000))))
 
-    async def delete(self, keys: Sequence[str]) -> None:
+        def load(pipeline: Pipeline) -> None:
+            for key, value in values.items():
+                pipeline.set(self._prefix + key, _VALUE + value, px=ttl_ms, nx=True)
+
+        await self._travel(len(values), load)
+
+    # moves
+
+    async def announce(self, keys: Sequence[str]) -> None:
         if not keys:
             return
-        for key in keys:
-            self._near.delete(key)
-        await self._travel(_Trip(keys, []))
+
+        def load(pipeline: Pipeline) -> None:
+            for key in keys:
+                pipeline.set(self._prefix + key, _MARK, px=int(HOLD_S * 1000))
+            pipeline.publish(self._channel, _encode_keys(keys))
+
+        await self._travel(len(keys), load)
+
+    def moves(self) -> Moves:
+        ear = _Ear()
+        self._ears.append(ear)
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+        return ear
+
+    async def _follow(self) -> None:
+        """Listen for ever; tell the ears what comes, and that something may have been missed, where it may."""
+        while True:
+            try:
+                async with self._redis.pubsub() as subscription:
+                    await subscription.subscribe(self._channel)
+                    quiet = False
+                    while True:
+                        message = await subscription.get_message(timeout=QUIET_S)
+                        if message is None:
+                            if quiet:
+                                raise TimeoutError("the subscription says nothing")
+                            quiet = True
+                            await subscription.ping()
+                            continue
+                        quiet = False
+                        if message["type"] == "subscribe":
+                            self._hear(None)
+                        elif message["type"] == "message":
+                            self._hear(_decode_keys(message["data"]))
+            except (RedisError, OSError, TimeoutError) as error:
+                log.debug("moves_not_heard", reason=str(error) or type(error).__name__)
+            except msgspec.MsgspecError:
+                # Whatever others say in our channel, it may have been meant for us.
+                self._hear(None)
+            await self._clock.sleep(RETRY_S)
+
+    def _hear(self, keys: Sequence[str] | None) -> None:
+        for ear in self._ears:
+            ear.hear(keys)
 
     async def ping(self) -> None:
         try:
@@ -165,11 +189,13 @@ class RedisCache:
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable("cache", f"Redis: {str(error) or type(error).__name__}") from error
 
-    async def _travel(self, trip: _Trip) -> Any:
-        """The answer, or None where Redis is not to be had."""
-        size = len(trip.keys)
+    # travelling
+
+    async def _travel(self, size: int, load: Callable[[Pipeline], object]) -> list[Any] | None:
+        """The answers, one for each command, or None where Redis is not to be had."""
         if self._clock.monotonic() < self._retry_at or self._waiting + size > WAITING_MAX:
             return None
+        trip = _Trip(size, load)
         self._trips.append(trip)
         self._waiting += size
         if self._pump is None or self._pump.done():
@@ -182,7 +208,7 @@ class RedisCache:
             size = 0
             while self._trips and size < TRIP_MAX:
                 trips.append(self._trips.popleft())
-                size += len(trips[-1].keys)
+                size += trips[-1].size
             self._waiting -= size
             try:
                 await self._send(trips)
@@ -202,17 +228,8 @@ class RedisCache:
         pipeline = self._redis.pipeline(transaction=False)
         counts = []
         for trip in trips:
-            keys = [self._prefix + key for key in trip.keys]
             before = len(pipeline)
-            if trip.values is None:
-                pipeline.mget(keys)
-                for key in keys:
-                    pipeline.pttl(key)
-            elif trip.ttl_ms:
-                for key, value in zip(keys, trip.values, strict=True):
-                    pipeline.set(key, value, px=trip.ttl_ms)
-            else:
-                pipeline.delete(*keys)
+            trip.load(pipeline)
             counts.append(len(pipeline) - before)
         answers = await pipeline.execute()
         if self._away:
@@ -220,10 +237,9 @@ class RedisCache:
             log.warning("redis_back")
         place = 0
         for trip, count in zip(trips, counts, strict=True):
-            answer = answers[place : place + count]
-            place += count
             if not trip.done.done():
-                trip.done.set_result(list(zip(answer[0], answer[1:], strict=True)) if trip.values is None else True)
+                trip.done.set_result(answers[place : place + count])
+            place += count
 
     def _note_away(self, error: BaseException) -> None:
         self._retry_at = self._clock.monotonic() + RETRY_S
@@ -237,3 +253,21 @@ class RedisCache:
             if not trip.done.done():
                 trip.done.set_result(None)
         self._waiting = 0
+
+
+class _Ear:
+    def __init__(self) -> None:
+        self._news: list[str] | None = []
+
+    def hear(self, keys: Sequence[str] | None) -> None:
+        if keys is None or (self._news is not None and len(self._news) + len(keys) > UNHEARD_MAX):
+            self._news = None
+        elif self._news is not None:
+            self._news.extend(keys)
+
+    def heard(self) -> Sequence[str] | None:
+        news = self._news
+        if news == []:
+            return ()
+        self._news = []
+        return news

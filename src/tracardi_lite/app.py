@@ -49,6 +49,7 @@ from tracardi_lite.pipeline.rules.dry_run import Desk
 from tracardi_lite.pipeline.rules.live import LiveRules, compliance_key, switches
 from tracardi_lite.pipeline.user_agent import is_bot
 from tracardi_lite.pipeline.worker import Worker
+from tracardi_lite.ports.cache import Cache
 from tracardi_lite.ports.queue import Queue
 from tracardi_lite.ports.registry import Registry
 from tracardi_lite.ports.store import Store
@@ -86,6 +87,7 @@ class Parts(Struct):
     registry: Registry
     queue: Queue
     store: Store
+    cache: Cache
     refusals: Refusals
     worker: Worker | None
     rules: LiveRules | None
@@ -200,7 +202,7 @@ async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, s
                 raise TryLater("worker", problem)
 
         health.add("worker", working)
-    return Parts(settings, clock, metrics, health, registry, queue, store, Refusals(), worker, rules)
+    return Parts(settings, clock, metrics, health, registry, queue, store, cache, Refusals(), worker, rules)
 
 
 def _event_types(settings: Settings) -> EventTypes:
@@ -239,7 +241,15 @@ async def _site(parts: Parts) -> Site:
     make_lane = None
     if settings.role != "worker":
         identity = Identity(await parts.registry.secret(IDENTITY_SECRET, partial(secrets.token_urlsafe, 32)))
-        bindings = Bindings(parts.store, parts.clock, settings.directory_cache_size)
+        bindings = Bindings(
+            parts.store,
+            parts.cache,
+            parts.clock,
+            parts.metrics,
+            settings.directory_cache_size,
+            profile_ttl_s=settings.keep_profile_in_cache_for,
+            session_ttl_s=settings.keep_session_in_cache_for,
+        )
         admission = Admission(identity, bindings, parts.clock, instance)
         door = Door(settings, sources, admission, parts.refusals, is_bot)
         in_flight = InFlight(parts.metrics.in_flight_bytes, settings.in_flight_max)

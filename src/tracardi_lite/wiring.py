@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "elasticsearch": "tracardi_lite.backends.store.elasticsearch:open_store",
     },
     "cache": {
+        "local": "tracardi_lite.backends.cache.local:open_cache",
         "memory": "tracardi_lite.backends.cache.memory:open_cache",
         "redis": "tracardi_lite.backends.cache.redis:open_cache",
         "rediss": "tracardi_lite.backends.cache.redis:open_cache",

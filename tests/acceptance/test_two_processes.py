@@ -9,8 +9,10 @@ import socket
 import aiohttp
 import pytest
 
+from tests.acceptance import merges
 from tests.acceptance.oracle import Oracle, settled
 from tests.acceptance.sites import Site
+from tracardi_lite.client import AsyncClient
 
 pytestmark = pytest.mark.acceptance
 
@@ -84,3 +86,12 @@ async def test_ten_simultaneous_first_hits_of_a_session_on_two_processes_make_on
         for session in load.profiles
     } == load.profiles
     assert [profile["stats"]["counters"]["events"] for profile in profiles_stored] == [HITS] * 5
+
+
+async def test_once_a_worker_has_merged_two_profiles_the_next_answer_of_an_api_names_the_survivor(
+    site: Site, seed: int
+) -> None:
+    api, worker = site.program("api"), site.program("worker")
+    await asyncio.gather(api.start(), worker.start())
+    async with Oracle(site.data_dir) as oracle, AsyncClient(api.base, "default") as door:
+        await merges.is_answered_at_once(oracle, door, seed, rounds=8)

@@ -6,14 +6,18 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.integration.redis_service import OwnRedis, service
-from tracardi_lite.backends.cache.redis import NEAR_S, RETRY_S, RedisCache, open_cache
+from tracardi_lite.backends.cache.redis import QUIET_S, RETRY_S, RedisCache, open_cache
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.settings import Settings
-from tracardi_lite.testing.cache_suite import CacheSuite
+from tracardi_lite.testing.cache_suite import CacheSuite, listens
+from tracardi_lite.testing.clock import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -41,30 +45,34 @@ class TestRedis(CacheSuite):
             yield opened
 
     @pytest.fixture
+    async def other(self, url: str, settings: Settings) -> AsyncIterator[RedisCache]:
+        async with open_cache(url, settings) as opened:
+            yield opened
+
+    @pytest.fixture
     def pass_time(self) -> Callable[[float], Awaitable[None]]:
         return asyncio.sleep
 
 
-async def test_what_one_process_sets_another_finds_and_deletions_are_seen_soon(
+async def test_what_one_process_adds_another_finds(cache: RedisCache, url: str, settings: Settings) -> None:
+    async with open_cache(url, settings) as other:
+        await cache.add({"a": b"1"}, 60)
+        assert await other.get(["a"]) == [b"1"]
+
+
+async def test_what_others_say_in_the_channel_makes_listeners_careful(
     cache: RedisCache, url: str, settings: Settings
 ) -> None:
-    async with open_cache(url, settings) as other:
-        await cache.set({"a": b"1"}, 60)
-        assert await other.get(["a"]) == [b"1"]
-        await cache.delete(["a"])
-        await comes_to(other, "a", None, NEAR_S + 1)
-
-
-async def test_the_near_layer_does_not_outlive_the_entry(cache: RedisCache, url: str, settings: Settings) -> None:
-    async with open_cache(url, settings) as other:
-        await cache.set({"a": b"1"}, 0.3)
-        assert await other.get(["a"]) == [b"1"]
-        await asyncio.sleep(0.4)
-        assert await other.get(["a"]) == [None]
+    moves = cache.moves()
+    await listens(moves, cache)
+    async with Redis.from_url(url) as stranger:
+        await stranger.publish(f"{settings.redis_prefix}:moved", b"not ours")
+    await eventually(lambda: moves.heard() is None, what="it is told to trust nothing")
+    await listens(moves, cache)
 
 
 async def test_calls_of_one_turn_travel_together(cache: RedisCache, url: str, settings: Settings) -> None:
-    await cache.set({f"k{n}": b"v" for n in range(300)}, 60)
+    await cache.add({f"k{n}": b"v" for n in range(300)}, 60)
     async with open_cache(url, settings) as other:
         trips = []
         send = other._send
@@ -80,7 +88,7 @@ async def test_calls_of_one_turn_travel_together(cache: RedisCache, url: str, se
 
 
 async def test_a_cancelled_call_leaves_the_others_alone(cache: RedisCache) -> None:
-    await cache.set({"a": b"1"}, 60)
+    await cache.add({"a": b"1"}, 60)
     calls = [asyncio.create_task(cache.get([f"other-{n}"])) for n in range(10)]
     await asyncio.sleep(0)
     for call in calls[:5]:
@@ -104,18 +112,62 @@ async def comes_to(cache: RedisCache, key: str, value: bytes | None, limit_s: fl
             await asyncio.sleep(0.02)
 
 
+class Line:
+    """A connection to a server over which, at times, nothing comes, though it stands."""
+
+    def __init__(self, url: str) -> None:
+        self._server = urlsplit(url)
+        self.url = ""
+        self.passes = asyncio.Event()
+        self.dialled = 0
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Line]:
+        self.passes.set()
+        async with await asyncio.start_server(self._accept, "127.0.0.1", 0) as server:
+            self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield self
+            for task in list(self._connections):
+                task.cancel()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.dialled += 1
+        task = asyncio.create_task(self._carry(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the client hangs up."""
+        there, back = await asyncio.open_connection(self._server.hostname, self._server.port)
+        answers = asyncio.create_task(self._copy(there, writer))
+        try:
+            while data := await reader.read(65536):
+                back.write(data)
+        finally:
+            answers.cancel()
+            back.close()
+            writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self.passes.wait()
+            writer.write(data)
+
+
 class TestAway:
     async def test_losing_redis_slows_and_never_breaks_and_it_comes_back_by_itself(
         self, own: OwnRedis, settings: Settings
     ) -> None:
         async with open_cache(own.url, settings) as cache:
-            await cache.set({"before": b"1"}, 600)
+            moves = cache.moves()
+            await listens(moves, cache)
+            await cache.add({"before": b"1"}, 600)
             await asyncio.to_thread(own.stop, "--kill")
             began = time.monotonic()
-            await cache.set({"near": b"2"}, 600)
-            assert await cache.get(["near", "nowhere"]) == [b"2", None]
-            await cache.delete(["near"])
-            assert await cache.get(["near"]) == [None]
+            await cache.add({"meanwhile": b"2"}, 600)
+            assert await cache.get(["before", "meanwhile"]) == [None, None]
+            await cache.announce(["before"])
             assert time.monotonic() - began < 2.0
             with pytest.raises(Unavailable) as trouble:
                 await cache.ping()
@@ -127,6 +179,19 @@ class TestAway:
             await asyncio.to_thread(own.start)
             await comes_to(cache, "before", b"1", RETRY_S + 5)
             await cache.ping()
+            await eventually(lambda: moves.heard() is None, what="it is told that it may have missed something")
+            await listens(moves, cache)
+
+    async def test_a_subscription_that_hangs_is_given_up(self, url: str, settings: Settings) -> None:
+        async with Line(url).open() as line, open_cache(line.url, settings) as cache:
+            moves = cache.moves()
+            await listens(moves, cache)
+            dialled = line.dialled
+            line.passes.clear()
+            await eventually(lambda: line.dialled > dialled, limit_s=4 * QUIET_S, what="it tries another connection")
+            line.passes.set()
+            await eventually(lambda: moves.heard() is None, limit_s=RETRY_S + 5, what="it listens anew")
+            await listens(moves, cache)
 
     async def test_a_redis_that_hangs_is_not_waited_for(self, settings: Settings) -> None:
         async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.acceptance import merges
 from tests.acceptance.load import Load
 from tests.acceptance.program import Program, until
 from tests.integration.cluster import Cluster, Servers, stored
 from tests.integration.elastic_proxy import Crowd, Proxy
 from tests.integration.storm import Storm, plan
+from tracardi_lite.client import AsyncClient, Event
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -234,3 +236,34 @@ async def test_whatever_happens_at_once_it_holds_and_everybody_finds_back(
         await load.answered(EVENTS, within_s=60)
     await cluster.settled(load)
     assert honest(load), load.refusals
+
+
+async def test_once_a_worker_has_merged_two_profiles_the_next_answer_of_every_api_names_the_survivor(
+    cluster: Cluster, seed: int
+) -> None:
+    async with cluster.oracle() as oracle:
+        for number, api in enumerate(cluster.apis):
+            async with AsyncClient(api.base, "default") as door:
+                await merges.is_answered_at_once(oracle, door, seed + number, rounds=4)
+
+
+async def test_what_one_api_has_looked_up_the_other_knows_from_redis_while_elasticsearch_is_away(
+    cluster: Cluster, seed: int
+) -> None:
+    first, second = cluster.apis
+    async with (
+        cluster.oracle() as oracle,
+        AsyncClient(first.base, "default") as door,
+        AsyncClient(second.base, "default") as other,
+    ):
+        # A profile that only the directory can know: the session began with another one's id.
+        owner = (await door.send([Event("page-view")], session_id=f"owner-{seed}")).profile_id
+        await door.send([Event("page-view")], session_id=f"new-{seed}", profile_id=owner)
+        await stored(oracle, 2)
+        # The other looks it up, and tells the cache; the first has forgotten, being started anew.
+        assert (await other.send([Event("page-view")], session_id=f"new-{seed}")).profile_id == owner
+        assert await first.terminate() == 0
+        await cluster.stop("elasticsearch", "--kill")
+        await first.start()
+        assert (await door.send([Event("page-view")], session_id=f"new-{seed}")).profile_id == owner
+        await cluster.start("elasticsearch")

@@ -19,6 +19,7 @@ import pytest
 from aiohttp import ClientSession, web
 from backports import zstd
 
+from tracardi_lite.backends.cache.memory import MemoryCache
 from tracardi_lite.backends.queue.memory import open_queue
 from tracardi_lite.backends.store.memory import open_store
 from tracardi_lite.clock import SystemClock
@@ -113,8 +114,11 @@ async def opened(
     async with open_queue("memory:", settings) as real_queue, open_store("memory:", settings) as real_store:
         door = Door(settings, queue or real_queue, store or real_store, rules, None)  # type: ignore[arg-type]
         metrics = Metrics()
+        bindings = Bindings(
+            door.store, MemoryCache(100, clock), clock, metrics, 1000, profile_ttl_s=60, session_ttl_s=60
+        )
         sources = Sources(rules, clock, settings.source_cache_ttl, check=settings.enable_event_source_check)  # type: ignore[arg-type]
-        admission = Admission(door.identity, Bindings(door.store, clock, 1000), clock, "test")
+        admission = Admission(door.identity, bindings, clock, "test")
         behind = intake_door.Door(settings, sources, admission, door.refusals, is_bot)
         in_flight = intake_door.InFlight(metrics.in_flight_bytes, settings.in_flight_max)
         collector = Collector(

@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tracardi_lite.backends.cache.memory import MemoryCache
 from tracardi_lite.backends.store.memory import MemoryStore
 from tracardi_lite.errors import TryLater
 from tracardi_lite.pipeline.decode import Incoming
+from tracardi_lite.pipeline.entries import Announced
 from tracardi_lite.pipeline.identify import ROUNDS_MAX, Partitions, identify
 from tracardi_lite.pipeline.work import Work
 from tracardi_lite.ports.queue import Message
 from tracardi_lite.ports.store import Claim, Entry
 from tracardi_lite.protocol.envelope import SAVE_ALL, SAVE_PROFILE, SAVE_SESSION, Head
 from tracardi_lite.protocol.payload import Payload, Ref
+from tracardi_lite.testing.clock import FakeClock
 
 T = TypeVar("T")
 NOV = 1_795_000_000_000  # 2026-11-18
@@ -132,8 +135,8 @@ async def test_a_static_source_keeps_its_ids_and_moves_the_session() -> None:
     await decide(store, work("m1", "p", "s"))
     assert await decide(store, work("m2", "mine", "s", static=True)) == ["mine"]
     assert await entry(store, "s:s") == Entry("mine", "2026-11", "m1")
-    moved = await identify([work("m3", "p", "s", static=True)], store, at_once, PARTITIONS)
-    assert moved == ["s:s"]
+    assert await decide(store, work("m3", "p", "s", static=True)) == ["p"]
+    assert await entry(store, "s:s") == Entry("p", "2026-11", "m1")
 
 
 async def test_a_session_without_a_profile_takes_the_first_that_comes() -> None:
@@ -187,3 +190,17 @@ async def test_keys_that_never_settle_are_given_up_for_now() -> None:
     with pytest.raises(TryLater):
         await decide(store, work("m", "p", "s"))
     assert rounds == ROUNDS_MAX
+
+
+async def test_an_id_that_a_door_has_answered_with_and_that_becomes_an_alias_is_announced() -> None:
+    store, cache = MemoryStore(), MemoryCache(100, FakeClock())
+    moves = cache.moves()
+    entries = Announced(store, cache)
+    await identify([work("m1", "p", "s")], entries, at_once, PARTITIONS)
+    assert moves.heard() == (), "what is new to everybody is nothing to tell"
+    await identify([work("m2", "q", "s", issued=True)], entries, at_once, PARTITIONS)
+    assert await entry(store, "p:q") == Entry("p", "", "m2")
+    assert moves.heard() == ["p:q", "p:q"]
+    await entries.claim([Claim("k:key", Entry("p", ""))])
+    assert await entries.repoint("k:key", Entry("p", ""), Entry("q", ""))
+    assert moves.heard() == (), "nobody remembers merge keys"

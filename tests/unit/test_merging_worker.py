@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -231,22 +232,27 @@ async def test_the_primary_id_follows_the_field_that_is_set(as_hash: bool) -> No
         assert (await rig.record("profile", "p1"))["primary_id"] == (KEY if as_hash else "Joe@Example.com")
 
 
-async def test_doors_that_share_a_cache_learn_of_a_merge() -> None:
+async def test_doors_are_told_of_a_merge_before_they_can_see_it_and_again_after_it() -> None:
     async with Rig() as rig:
         await rig.send("page-view", profile="p2", session="s2")
         await rig.send(events=[MAIL], profile="p1", session="s1")
         await settle(rig)
-        deleted: list[str] = []
         worker = rig.worker()
         cache = worker._cache
-        forget = cache.delete
+        announce = cache.announce
+        meant: dict[str, list[str]] = {}
 
-        async def noted(keys: Any) -> None:
-            deleted.extend(keys)
-            await forget(keys)
+        async def noted(keys: Sequence[str]) -> None:
+            for key in keys:
+                meant.setdefault(key, []).append(await survivor(rig, key.removeprefix("p:")))
+            await announce(keys)
 
-        cache.delete = noted  # type: ignore[method-assign]
+        cache.announce = noted  # type: ignore[method-assign]
         await rig.send(events=[MAIL], profile="p2", session="s2")
         async with rig.running(worker):
             await rig.settled()
-        assert "p:p1" in deleted or "p:p2" in deleted
+        [(key, targets)] = meant.items()
+        [living_] = await living(rig)
+        loser = key.removeprefix("p:")
+        assert targets == [loser, living_]
+        assert {loser, living_} == {"p1", "p2"}

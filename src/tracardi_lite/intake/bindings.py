@@ -1,30 +1,48 @@
 """Which profile a session or profile id means, as the door knows it: without writing, and mostly without waiting.
 
-Two layers: what this process has answered or looked up lately, and the store's directory, asked for many keys in one
-call per turn of the loop. What the door has answered and no worker has stored yet is remembered here, so that the next
-answer agrees; what the store says wins over that as soon as it says something.
+Three layers: what this process has answered or looked up lately, the cache if it is one that processes share, and the
+store's directory; the latter two are asked for many keys in one call per turn of the loop. What the door has answered
+and no worker has stored yet is remembered here, so that the next answer agrees; what the store says wins over that as
+soon as it says something.
 
-Bounds: ``size`` entries, least recently used first out. A look-up that takes over ``LOOKUP_S`` counts as failed; after
-a failure the store is left alone for ``PAUSE_S``, and callers decide by the ids alone.
+A key that moves (a merge, on whichever process) is heard of before it does, and not trusted for ``HOLD_S``: then it is
+looked up with each call, which soon leads elsewhere. Where nothing can be heard, ``FRESH_S`` is the longest that an
+answer lags behind.
+
+Bounds: ``size`` entries, least recently used first out; ``MOVING_MAX`` keys on the move. A look-up that takes over
+``LOOKUP_S`` counts as failed; after a failure the store is left alone for ``PAUSE_S``, and callers decide by the ids
+alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
 
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import TryLater
+from tracardi_lite.metrics import Metrics
+from tracardi_lite.ports.cache import HOLD_S, Cache
 from tracardi_lite.ports.store import Entry, Store
 
-# How long an entry serves before the store is asked again: the longest that an answer may lag behind a merge elsewhere.
+# How long an entry serves before it is looked up again.
 FRESH_S = 5.0
 # How long an answer that no worker has confirmed is remembered: longer than any flush, shorter than a visit.
 REMEMBER_S = 1800.0
 LOOKUP_S = 1.0
 PAUSE_S = 1.0
+# Later ones push out the oldest, whose entries are fresh for no longer than FRESH_S anyway.
+MOVING_MAX = 20_000
 # Merges point from alias to survivor; chains are shortened when they are made, so this is for faults only.
 ALIAS_HOPS_MAX = 8
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Unknown(Exception):
@@ -50,10 +68,29 @@ class _Batch:
 
 
 class Bindings:
-    def __init__(self, store: Store, clock: Clock, size: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        clock: Clock,
+        metrics: Metrics,
+        size: int,
+        *,
+        profile_ttl_s: float,
+        session_ttl_s: float,
+    ) -> None:
+        """``…_ttl_s``: how long a shared cache is to keep what the store says of ``p:`` and ``s:`` keys."""
         self._store = store
+        self._cache = cache
         self._clock = clock
+        self._metrics = metrics
         self._size = size
+        self._ttl_s = {"p:": profile_ttl_s, "s:": session_ttl_s}
+        self._moves = cache.moves()
+        self._moving: OrderedDict[str, float] = OrderedDict()
+        """Keys on the move, and until when they are not trusted; in that order."""
+        self._floor = 0.0
+        """Entries that were to be fresh until then, or shorter, are not."""
         self._known: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
         self._batch: _Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,10 +98,37 @@ class Bindings:
 
     def peek(self, key: str) -> str | None:
         """The profile that ``s:<session>`` or ``p:<profile>`` means, if that was answered or looked up just now."""
+        news = self._moves.heard()
+        if news is None or news:
+            self._hear(news)
         entry = self._known.get(key)
-        if entry is not None and entry[1] > self._clock.monotonic():
+        if entry is not None and self._is_fresh(key, entry, self._clock.monotonic()):
             return entry[0]
         return None
+
+    def _is_fresh(self, key: str, entry: tuple[str, float, float], now: float) -> bool:
+        profile, fresh_until, _ = entry
+        if fresh_until <= now or fresh_until <= self._floor:
+            return False
+        return not self._moving or not (self._is_moving(key, now) or self._is_moving(f"p:{profile}", now))
+
+    def _is_moving(self, key: str, now: float) -> bool:
+        until = self._moving.get(key)
+        return until is not None and until > now
+
+    def _hear(self, keys: Sequence[str] | None) -> None:
+        now = self._clock.monotonic()
+        if keys is None:
+            self._floor = now + FRESH_S
+            return
+        for key in keys:
+            self._moving[key] = now + HOLD_S
+            self._moving.move_to_end(key)
+        while self._moving:
+            oldest = next(iter(self._moving))
+            if self._moving[oldest] > now and len(self._moving) <= MOVING_MAX:
+                break
+            del self._moving[oldest]
 
     def remember(self, key: str, profile: str) -> None:
         """The door answers ``profile`` for this key."""
@@ -75,7 +139,9 @@ class Bindings:
         """What each key means, None where nothing is known. Raises ``Unknown`` when the store can't be asked
         and some key was never answered here."""
         now = self._clock.monotonic()
-        missing = [key for key in keys if (entry := self._known.get(key)) is None or entry[1] <= now]
+        missing = [
+            key for key in keys if (entry := self._known.get(key)) is None or not self._is_fresh(key, entry, now)
+        ]
         found: dict[str, str | None] = {}
         if missing:
             try:
@@ -145,15 +211,13 @@ class Bindings:
     def _start(self) -> None:
         batch, self._batch = self._batch, None
         assert batch is not None
-        task = asyncio.create_task(self._ask(batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start_task(self._ask(batch))
 
     async def _ask(self, batch: _Batch) -> None:
         keys = list(batch.entries)
         try:
             async with asyncio.timeout(LOOKUP_S):
-                entries = await self._store.lookup(keys)
+                entries = await self._entries(keys)
         except (TryLater, TimeoutError) as error:
             self._paused_until = self._clock.monotonic() + PAUSE_S
             fault = error if isinstance(error, TryLater) else TryLater("store", "the directory is slow", PAUSE_S)
@@ -164,3 +228,39 @@ class Bindings:
         else:
             batch.entries.update(zip(keys, entries, strict=True))
             batch.succeed()
+
+    async def _entries(self, keys: list[str]) -> list[Entry | None]:
+        """What cache or store say; what the store alone has said, the cache is told."""
+        if not self._cache.shared:
+            return await self._store.lookup(keys)
+        entries = [_entry(value) for value in await self._cache.get(keys)]
+        places = [place for place, entry in enumerate(entries) if entry is None]
+        self._metrics.cache_hits.add("directory", count=len(keys) - len(places))
+        self._metrics.cache_misses.add("directory", count=len(places))
+        if places:
+            found = await self._store.lookup([keys[place] for place in places])
+            for place, entry in zip(places, found, strict=True):
+                entries[place] = entry
+            for kind, ttl_s in self._ttl_s.items():
+                values = {
+                    keys[place]: _encode(entry)
+                    for place in places
+                    if (entry := entries[place]) is not None and keys[place].startswith(kind)
+                }
+                if values:
+                    # Nobody waits for it.
+                    self._start_task(self._cache.add(values, ttl_s))
+        return entries
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _entry(value: bytes | None) -> Entry | None:
+    """Whatever else is found under our keys is as good as nothing."""
+    try:
+        return None if value is None else _decode(value)
+    except msgspec.MsgspecError:
+        return None

@@ -22,8 +22,9 @@ from msgspec import Struct
 
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.partitioning import partition_of
+from tracardi_lite.pipeline.entries import Entries
 from tracardi_lite.pipeline.work import Work
-from tracardi_lite.ports.store import Claim, Entry, Store
+from tracardi_lite.ports.store import Claim, Entry
 from tracardi_lite.protocol.envelope import Head
 
 # Chains are shortened when they are made; longer ones, and circles, are damage.
@@ -56,13 +57,11 @@ class Partitions:
 class Directory:
     """The entries that one batch has seen, and what it means to claim."""
 
-    def __init__(self, store: Store, repeat: Repeat) -> None:
-        self._store = store
+    def __init__(self, entries: Entries, repeat: Repeat) -> None:
+        self._stored = entries
         self._repeat = repeat
         self._entries: dict[str, Entry | None] = {}
         self._wanted: dict[str, Entry] = {}
-        self.moved: list[str] = []
-        """Keys that this batch has made to mean something else."""
 
     async def know(self, keys: Iterable[str]) -> None:
         """Look up what is not known yet, and the profiles that it leads to."""
@@ -70,7 +69,7 @@ class Directory:
         for _ in range(HOPS_MAX):
             if not missing:
                 return
-            found = await self._repeat(lambda: self._store.lookup(missing))  # noqa: B023  (awaited at once)
+            found = await self._repeat(lambda: self._stored.lookup(missing))  # noqa: B023  (awaited at once)
             self._entries.update(zip(missing, found, strict=True))
             targets = dict.fromkeys(f"p:{entry.target}" for entry in found if entry is not None and entry.target)
             missing = [key for key in targets if key not in self._entries]
@@ -98,31 +97,26 @@ class Directory:
         if not self._wanted:
             return
         claims = [Claim(key, entry) for key, entry in sorted(self._wanted.items(), key=lambda item: item[0][0])]
-        won = await self._repeat(lambda: self._store.claim(claims))
+        won = await self._repeat(lambda: self._stored.claim(claims))
         self._wanted.clear()
         self._entries.update((claim.key, entry) for claim, entry in zip(claims, won, strict=True))
         await self.know(f"p:{entry.target}" for entry in won if entry.target)
 
     async def repoint(self, key: str, expected: Entry, entry: Entry) -> None:
         """Change an entry that nobody else has changed meanwhile; either way the new truth is known afterwards."""
-        if await self._repeat(lambda: self._store.repoint(key, expected, entry)):
+        if await self._repeat(lambda: self._stored.repoint(key, expected, entry)):
             self._entries[key] = entry
-            self.moved.append(key)
         else:
             del self._entries[key]
         await self.know([key, f"p:{entry.target}"])
 
 
-async def identify(works: Sequence[Work], store: Store, repeat: Repeat, partitions: Partitions) -> list[str]:
-    """Set each work's profile and session, with their directory entries; claims what is new.
-
-    Returns the known keys that mean something else now.
-    """
-    moved: list[str] = []
+async def identify(works: Sequence[Work], entries: Entries, repeat: Repeat, partitions: Partitions) -> None:
+    """Set each work's profile and session, with their directory entries; claims what is new."""
     concerned = [work for work in works if work.incoming.head.profile is not None]
     for _ in range(ROUNDS_MAX):
         # A new look each round: the others have changed what was known.
-        directory = Directory(store, repeat)
+        directory = Directory(entries, repeat)
         await directory.know(key for work in concerned for key in _keys(work))
         moves = [move for work in concerned if (move := _plan(work, directory, partitions)) is not None]
         await directory.claim()
@@ -135,9 +129,8 @@ async def identify(works: Sequence[Work], store: Store, repeat: Repeat, partitio
         for work in concerned:
             await _alias(work, directory)
         unsettled = [work for work in concerned if not _settle(work, directory)]
-        moved += directory.moved
         if not unsettled:
-            return moved
+            return
     raise Unavailable("store", "the directory changes faster than it can be read")
 
 

@@ -31,6 +31,7 @@ from tracardi_lite.partitioning import partition_of
 from tracardi_lite.pipeline import apply, events, profile, system_events
 from tracardi_lite.pipeline.apply import Slot
 from tracardi_lite.pipeline.decode import decode
+from tracardi_lite.pipeline.entries import Announced
 from tracardi_lite.pipeline.event_parts import decode_object
 from tracardi_lite.pipeline.identify import Partitions, identify
 from tracardi_lite.pipeline.load import RecordCache, Records, profile_key, session_key
@@ -93,7 +94,7 @@ class Processor:
         """``on_merged``: told of each profile that became part of another."""
         self._on_merged = on_merged
         self._store = store
-        self._cache = cache
+        self._entries = Announced(store, cache)
         self._flusher = flusher
         self._settings = settings
         self._clock = clock
@@ -137,15 +138,12 @@ class Processor:
         result.dead += message.events
 
     async def _settle(self, works: Sequence[Work], cache: RecordCache) -> None:
-        moved = await identify(works, self._store, self._flusher.call, self._partitions)
-        if moved:
-            # Whoever reads the directory through the shared cache sees it at once.
-            await self._cache.delete(moved)
+        await identify(works, self._entries, self._flusher.call, self._partitions)
         records = Records(self._store, self._flusher.call, cache)
         await records.load(works)
         profiles, sessions = _slots(works, records)
         put = partial(self._flusher.put, "profile")
-        stage = Stage(self._store, self._flusher.call, put, self._merging, self._clock.now_ms())
+        stage = Stage(self._store, self._entries, self._flusher.call, put, self._merging, self._clock.now_ms())
         if await stage.see_to(profiles.values(), works):
             await self._begin_afresh(stage, cache)
         self._build(works, profiles, sessions)
@@ -165,13 +163,11 @@ class Processor:
         await self._put("profile", profiles.values(), records, fold_profile, claim)
 
     async def _begin_afresh(self, stage: Stage, cache: RecordCache) -> NoReturn:
-        """Profiles have become one: what is known of them is forgotten, here and by the doors."""
+        """Profiles have become one: what the lane knows of them is forgotten."""
         self._metrics.profiles_merged.add(count=stage.merged)
         stage.forget(cache)
         for loser in stage.losers:
             self._on_merged(loser)
-        if stage.moved:
-            await self._cache.delete(stage.moved)
         raise _Merged
 
     # events

@@ -106,7 +106,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, Option(text="Queue backend: sqlite:, memory:, pulsar:, redis:, or a third party's scheme.")
     ] = "sqlite:"
     store_url: Annotated[str, Option(text="Store backend: sqlite:, memory:, elasticsearch:, …")] = "sqlite:"
-    cache_url: Annotated[str, Option(text="Cache backend: memory:, redis:, …")] = "memory:"
+    cache_url: Annotated[
+        str,
+        Option(
+            text="Cache backend: local: (processes that share the data directory), memory: (one process), redis:, …. "
+            "Beside a store that is not in the data directory: memory:, unless Redis is named."
+        ),
+    ] = "local:"
     registry_url: Annotated[str, Option(secret=True, text="Registry backend: sqlite:, mysql:, …")] = "sqlite:"
 
     wait_for_dependencies: Annotated[

@@ -32,6 +32,7 @@ import structlog
 from msgspec import Struct
 
 from tracardi_lite.errors import Unavailable
+from tracardi_lite.pipeline.entries import Entries
 from tracardi_lite.pipeline.identify import Repeat
 from tracardi_lite.pipeline.merging import marks
 from tracardi_lite.pipeline.merging.marks import Into, Why
@@ -67,15 +68,15 @@ class Place(Struct):
 
 
 class Merger:
-    """``touched``: ids of the profiles whose records it has changed; ``moved``: keys that mean something else now."""
+    """``touched``: ids of the profiles whose records it has changed."""
 
-    def __init__(self, store: Store, repeat: Repeat, put: Put, strategies: Strategies) -> None:
+    def __init__(self, store: Store, entries: Entries, repeat: Repeat, put: Put, strategies: Strategies) -> None:
         self._store = store
+        self._entries = entries
         self._repeat = repeat
         self._put = put
         self._strategies = strategies
         self.touched: set[str] = set()
-        self.moved: list[str] = []
         self.merged = 0
         self.losers: list[str] = []
         """Whose records may be moved to their survivors'."""
@@ -211,7 +212,7 @@ class Merger:
         assert loser.doc is not None
         survivor = await self._target(into.id)
         keys = [key for id in loser.doc.get("ids", ()) if id != loser.id for key in (f"p:{id}", f"k:{id}")]
-        found = await self._repeat(lambda: self._store.lookup(keys)) if keys else []
+        found = await self._repeat(lambda: self._entries.lookup(keys)) if keys else []
         for key, entry in zip(keys, found, strict=True):
             if entry is not None and entry.target == loser.id:
                 await self._repoint(key, entry, Entry(target=survivor, partition=""))
@@ -247,18 +248,15 @@ class Merger:
         raise ValueError("aliases form a circle")
 
     async def _entry(self, id: str) -> Entry | None:
-        [entry] = await self._repeat(lambda: self._store.lookup([f"p:{id}"]))
+        [entry] = await self._repeat(lambda: self._entries.lookup([f"p:{id}"]))
         return entry
 
     async def _claim(self, id: str, entry: Entry) -> Entry:
-        [held] = await self._repeat(lambda: self._store.claim([Claim(f"p:{id}", entry)]))
+        [held] = await self._repeat(lambda: self._entries.claim([Claim(f"p:{id}", entry)]))
         return held
 
     async def _repoint(self, key: str, expected: Entry, entry: Entry) -> bool:
-        done = await self._repeat(lambda: self._store.repoint(key, expected, entry))
-        if done:
-            self.moved.append(key)
-        return done
+        return await self._repeat(lambda: self._entries.repoint(key, expected, entry))
 
     async def _read(self, id: str, partition: str) -> Place:
         record = None

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from tracardi_lite.pipeline.apply import Slot
+from tracardi_lite.pipeline.entries import Entries
 from tracardi_lite.pipeline.identify import Repeat
 from tracardi_lite.pipeline.load import RecordCache
 from tracardi_lite.pipeline.merging import marks
@@ -43,22 +44,19 @@ class _Rival(Struct):
 
 
 class Stage:
-    """The merging of one batch's round. ``moved``: keys that mean something else now."""
+    """The merging of one batch's round."""
 
-    def __init__(self, store: Store, repeat: Repeat, put: Put, merging: Merging, now_ms: int) -> None:
+    def __init__(self, store: Store, entries: Entries, repeat: Repeat, put: Put, merging: Merging, now_ms: int) -> None:
         self._store = store
+        self._entries = entries
         self._repeat = repeat
         self._merging = merging
         self._now_ms = now_ms
-        self._merger = Merger(store, repeat, put, merging.strategies)
+        self._merger = Merger(store, entries, repeat, put, merging.strategies)
 
     @property
     def merged(self) -> int:
         return self._merger.merged
-
-    @property
-    def moved(self) -> list[str]:
-        return self._merger.moved
 
     @property
     def losers(self) -> list[str]:
@@ -105,7 +103,7 @@ class Stage:
         if not wanted:
             return False
         claims = [Claim(f"k:{key}", Entry(target=slot.id, partition="")) for slot, key, _ in wanted]
-        held = await self._repeat(lambda: self._store.claim(claims))
+        held = await self._repeat(lambda: self._entries.claim(claims))
         anew = False
         for (slot, key, found), entry in zip(wanted, held, strict=True):
             if entry.target != slot.id:
@@ -119,7 +117,7 @@ class Stage:
         if owner is None:
             # Whose key it was is deleted. Should somebody else be quicker to take it, they are met in the next round.
             mine = Entry(target=rival.slot.id, partition="")
-            return not await self._repeat(lambda: self._store.repoint(rival.key, rival.held, mine))
+            return not await self._repeat(lambda: self._entries.repoint(rival.key, rival.held, mine))
         if owner.id == rival.slot.id:
             return False
         await self._unite(rival.slot, owner, rival.why)
