@@ -9,7 +9,6 @@ can't be written (a full disk), by nobody; the log says so once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +17,9 @@ from urllib.parse import unquote
 
 import structlog
 
-from tracardi_lite.backends.cache.memory import MemoryCache
 from tracardi_lite.backends.cache.ring import Ring
+from tracardi_lite.backends.cache.values import Values
+from tracardi_lite.backends.cache.words import Words
 from tracardi_lite.clock import Clock, SystemClock
 from tracardi_lite.ports.cache import Moves
 from tracardi_lite.settings import Settings
@@ -36,19 +36,23 @@ def open_cache(url: str, settings: Settings, clock: Clock | None = None) -> Loca
     return LocalCache(folder / FILE, settings.directory_cache_size, clock or SystemClock())
 
 
-class LocalCache(MemoryCache):
+class LocalCache:
+    shared = False
+
     def __init__(self, file: Path, entries_max: int, clock: Clock) -> None:
-        super().__init__(entries_max, clock)
         self._path = file
+        self._values = Values(entries_max, clock)
+        self._words = Words()
+        """Used while there is no ring."""
         self._ring: Ring | None = None
-        self._own: Moves | None = None
+        self._own: Moves = self._words.ear()
         self._deaf = False
 
     async def __aenter__(self) -> Self:
         try:
             self._ring = Ring(self._path)
         except OSError as error:
-            self._note_deaf(error.strerror or str(error))
+            self._note_deaf(error)
         else:
             self._own = _Ear(self._ring)
         return self
@@ -56,43 +60,47 @@ class LocalCache(MemoryCache):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await super().__aexit__(kind, error, trace)
+        self._values.clear()
         if self._ring is not None:
             self._ring.close()
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         self._catch_up()
-        return await super().get(keys)
+        return self._values.get(keys)
 
     async def add(self, values: Mapping[str, bytes], ttl_s: float) -> None:
         self._catch_up()
-        await super().add(values, ttl_s)
+        self._values.add(values, ttl_s)
 
     async def announce(self, keys: Sequence[str]) -> None:
-        await super().announce(keys)
-        if self._ring is None or not keys:
-            return
-        try:
-            if not await self._ring.write(keys):
-                log.warning("moves_not_announced", keys=len(keys), reason="another process holds the feed's lock")
-        except OSError as error:
-            self._note_deaf(os.strerror(error.errno or 0))
+        self._values.mark(keys)
+        if self._ring is None:
+            self._words.say(keys)
+        elif keys:
+            try:
+                if not await self._ring.write(keys):
+                    log.warning("moves_not_announced", keys=len(keys), reason="another process holds the feed's lock")
+            except OSError as error:
+                self._note_deaf(error)
 
     def moves(self) -> Moves:
-        return super().moves() if self._ring is None else _Ear(self._ring)
+        return self._words.ear() if self._ring is None else _Ear(self._ring)
+
+    async def ping(self) -> None:
+        """Always there."""
 
     def _catch_up(self) -> None:
         """Do to our own values what others have announced."""
-        news = self._own.heard() if self._own is not None else ()
+        news = self._own.heard()
         if news is None:
-            self._entries.clear()
-        elif news:
-            self._mark(news)
+            self._values.clear()
+        else:
+            self._values.mark(news)
 
-    def _note_deaf(self, reason: str) -> None:
+    def _note_deaf(self, error: OSError) -> None:
         if not self._deaf:
             self._deaf = True
-            log.warning("moves_not_shared", file=str(self._path), reason=reason)
+            log.warning("moves_not_shared", file=str(self._path), reason=error.strerror or str(error))
 
 
 class _Ear:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tracardi_lite.backends.cache.memory import HEARD_MAX, MemoryCache
+from tracardi_lite.backends.cache.memory import MemoryCache
+from tracardi_lite.backends.cache.words import HEARD_MAX
 from tracardi_lite.backends.store.memory import MemoryStore
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.intake import bindings

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracardi_lite.backends.cache.memory import HEARD_MAX, MemoryCache, open_cache
+from tracardi_lite.backends.cache.memory import MemoryCache, open_cache
+from tracardi_lite.backends.cache.words import HEARD_MAX
 from tracardi_lite.ports.cache import HOLD_S
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.clock import FakeClock

@@ -117,7 +117,7 @@ def test_backends_of_one_port_do_not_know_those_of_another() -> None:
 
 def test_no_two_technologies_know_each_other() -> None:
     """Helpers that are no technology (routing, filters) may be shared within a port."""
-    technologies = {"memory", "sqlite", "sql", "pulsar", "redis", "elasticsearch", "mysql"}
+    technologies = {"memory", "local", "sqlite", "sql", "pulsar", "redis", "elasticsearch", "mysql"}
     wrong = [
         (module, name)
         for module, name in EDGES
