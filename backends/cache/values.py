@@ -1,8 +1,8 @@
 """What a process keeps by itself: least recently used out, and nothing older than its time to live.
 
-Bounded by entries. An expired entry is dropped when it is met or pushed out; there is no sweeping, since the bound holds
-anyway. A key that moves leaves a mark in its place, an entry like any other: pushed out early, it holds the key no
-longer.
+Bounded by entries. An expired entry is dropped when it is met or pushed out; there is no sweeping, since the bound
+holds anyway. A key that moves leaves a mark in its place, an entry like any other: pushed out early, it holds the key
+no longer.
 """
 
 from __future__ import annotations
