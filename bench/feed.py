@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 from msgspec import Struct
 
 from bench import payloads
 from tests.acceptance.program import Program
+from tracardi_lite.client import AsyncClient
 
 BACKLOG_EVENTS = 20_000
 """Events that may wait in the queue: some flushes' worth, so that lanes are never hungry and the backlog is bounded."""
@@ -71,22 +71,23 @@ class Feed:
                 self._room.clear()
             await asyncio.sleep(POLL_S)
 
-    async def post(self, http: aiohttp.ClientSession) -> None:
+    async def post(self, tracardi: AsyncClient) -> None:
+        """With the client's ``attempt``: a refusal or a cut connection must end the measurement, not slow it. Ids are
+        the server's to make, as for a page's events."""
         while True:
             await self._room.wait()
-            body = payloads.post(self._random, self._random.choice(self._chunks))
-            async with http.post(f"{self.program.base}/track", data=body) as answer:
-                if answer.status != 200:
-                    raise RuntimeError(f"{answer.status}: {await answer.text()}")
-                await answer.read()
+            events = self._random.choice(self._chunks)
+            receipt = await tracardi.attempt(events, session_id=payloads.session(self._random))
+            if receipt.status != 200:
+                raise RuntimeError(f"{receipt.status}: {receipt.errors}")
 
 
 @asynccontextmanager
 async def feed(program: Program, seed: int) -> AsyncIterator[Feed]:
     """Feeds while entered. A post that fails ends it with that failure."""
     feeding = Feed(program, seed)
-    async with aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as http:
-        jobs = [asyncio.create_task(feeding.post(http)) for _ in range(CONNECTIONS)]
+    async with AsyncClient(program.base, "default") as tracardi:
+        jobs = [asyncio.create_task(feeding.post(tracardi)) for _ in range(CONNECTIONS)]
         jobs.append(asyncio.create_task(feeding.watch()))
         try:
             yield feeding

@@ -1,9 +1,10 @@
-"""Posts made in advance for the measurements that need a client with feedback, which wrk is not."""
+"""Events made in advance for the measurements that need a client with feedback, which wrk is not."""
 
 from __future__ import annotations
 
-import json
 import random
+
+from tracardi_lite.client import Event
 
 EVENTS = 100
 _WORDS = [
@@ -12,22 +13,18 @@ _WORDS = [
 ]
 
 
-def post(random_: random.Random, chunk: bytes, pool: int = 5000) -> bytes:
-    """A call with ``chunk``'s events for one session: three in four times one of a pool, else a new one."""
+def session(random_: random.Random, pool: int = 5000) -> str:
+    """Whose call it is: three in four times one of a pool, else a new one."""
     new = random_.random() < 0.25
-    session = f"new-{random_.getrandbits(64):x}" if new else f"pool-{random_.randrange(pool)}"
-    return b'{"source":{"id":"default"},"session":{"id":"%s"},%s' % (session.encode(), chunk)
+    return f"new-{random_.getrandbits(64):x}" if new else f"pool-{random_.randrange(pool)}"
 
 
-def chunks(random_: random.Random, count: int) -> list[bytes]:
-    """Ends of calls with EVENTS events of about 1.15 KB each."""
-    return [
-        b'"events":' + json.dumps([_event(random_) for _ in range(EVENTS)], separators=(",", ":")).encode() + b"}"
-        for _ in range(count)
-    ]
+def chunks(random_: random.Random, count: int) -> list[list[Event]]:
+    """Calls' worth of events: EVENTS of about 1.15 KB each, without ids."""
+    return [[_event(random_) for _ in range(EVENTS)] for _ in range(count)]
 
 
-def _event(random_: random.Random) -> dict[str, object]:
+def _event(random_: random.Random) -> Event:
     properties = {
         "product": _text(random_, 20),
         "price": round(random_.random() * 500, 2),
@@ -39,7 +36,7 @@ def _event(random_: random.Random) -> dict[str, object]:
     }
     page = {"url": f"https://shop.example/{random_.randrange(10**6)}", "title": _text(random_, 30)}
     kind = random_.choice(["page-view", "product-viewed", "item-picked", "search-made"])
-    return {"type": kind, "properties": properties, "context": {"page": page}}
+    return Event(kind, properties, id="", context={"page": page})
 
 
 def _text(random_: random.Random, size: int) -> str:

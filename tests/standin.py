@@ -124,7 +124,7 @@ class Collector:
             "response": {},
             "events": [],
             "profile": {"id": self._profile(call)},
-            "session": {"id": call["session"]["id"]},
+            "session": {"id": self._session(call)},
             "errors": errors,
             "warnings": [],
         }
@@ -136,13 +136,18 @@ class Collector:
             if event["type"] == "refused":
                 errors.append({"index": index, "reason": "invalid", "detail": "this one is refused"})
                 continue
-            self.seen[event["id"]] += 1
-            self.taken.setdefault(event["id"], event)
+            id = event.get("id") or f"made-{len(self.taken)}"
+            self.seen[id] += 1
+            self.taken.setdefault(id, event)
         return errors
+
+    def _session(self, call: dict[str, Any]) -> str:
+        id: str = (call.get("session") or {}).get("id") or f"session-{len(self.calls)}"
+        return id
 
     def _profile(self, call: dict[str, Any]) -> str:
         sent = (call.get("profile") or {}).get("id")
-        session = call["session"]["id"]
+        session = self._session(call)
         id = self.profiles.setdefault(session, sent or f"profile-of-{session}")
         while id in self.merged:
             id = self.merged[id]

@@ -4,6 +4,8 @@ Every event carries a nonce, so that the oracle can tell each of them apart what
 events have ids made here may be sent again when no answer came: whatever became of the first try, each of its events
 must then be stored exactly once. A post whose events get their ids from the server is sent once; without an answer its
 events may be stored once or not at all, and nothing more is asked of them.
+
+Everything goes through our own client, attempt by attempt: what is tried again, and where, is decided here.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
+from tracardi_lite import client
+from tracardi_lite.client import AsyncClient, AttemptFailed, Receipt, Refused
 
 PAUSE_S = 0.02
 """Between a failed try and the next: the server is away or full."""
@@ -61,7 +64,7 @@ class Load:
     obligations: dict[str, Event] = field(default_factory=dict)
     perhaps: dict[str, Event] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
-    refusals: list[tuple[int, str | None, float]] = field(default_factory=list)
+    refusals: list[tuple[int, float | None, float]] = field(default_factory=list)
     """Status, Retry-After and seconds taken of each answer that is no success."""
     unexpected: list[str] = field(default_factory=list)
     profiles: dict[str, set[str]] = field(default_factory=dict)
@@ -77,10 +80,9 @@ class Load:
         self._visits = 0
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._clients: dict[str, AsyncClient] = {}
 
     async def __aenter__(self) -> Load:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
         self._stop.clear()
         self._tasks = [asyncio.create_task(self._connection()) for _ in range(self.connections)]
         return self
@@ -96,7 +98,8 @@ class Load:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await self._http.close()
+            clients, self._clients = self._clients, {}
+            await asyncio.gather(*(client.close() for client in clients.values()))
 
     async def answered(self, more: int, within_s: float = 30.0) -> None:
         """Waits until that many more events have become obligations."""
@@ -125,71 +128,85 @@ class Load:
         if returning is not None:
             self._visits += 1
             session = f"visit-{self.seed}-{self._visits}"
-        body = self._body(session, returning, events)
+        profile = self._profile(session, returning)
         self.perhaps |= {event.nonce: event for event in events}
-        while True:
-            refused = False
-            try:
-                refused = await self._try(body, session, returning, events)
-            except aiohttp.ClientConnectorError:
-                refused = True  # nobody took it
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    self.unexpected.append(f"no answer within {ANSWER_S:g} s")
-                if not own_ids:
-                    return
-                refused = True  # perhaps it was taken; the ids make a second try harmless
-            # A 503 may still have become durable, so ids of the server's making are not tried again after it either.
-            if not refused or not own_ids or self._stop.is_set():
+        sent = [as_sent(event) for event in events]
+        while not await self._settles(sent, session, profile, returning, events):
+            # Whatever became of a failed try (a 503 may still have become durable): ids of our own make another one
+            # harmless, ids of the server's making would not.
+            if not own_ids or self._stop.is_set():
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def _try(self, body: dict[str, Any], session: str | None, returning: str | None, events: list[Event]) -> bool:
-        """Whether it was refused for now."""
+    async def _settles(
+        self,
+        sent: list[client.Event],
+        session: str | None,
+        profile: str | None,
+        returning: str | None,
+        events: list[Event],
+    ) -> bool:
+        """One try; whether there was a final answer."""
         begun = time.monotonic()
-        base = self._random.choice(list(self.bases()))
-        async with self._http.post(f"{base}/track", json=body) as answer:
-            status = answer.status
-            self.statuses[status] += 1
-            if status in (429, 503):
-                self.refusals.append((status, answer.headers.get("Retry-After"), time.monotonic() - begun))
-                return True
-            if status != 200:
-                self.unexpected.append(f"{status}: {await answer.text()}")
-                return False
-            said = await answer.json()
-        if said["errors"]:
-            self.unexpected.append(f"errors: {said['errors']}")
-        answered_session, profile = said["session"]["id"], said["profile"]["id"]
-        if session is not None and answered_session != session:
-            self.unexpected.append(f"sent session {session}, answered {answered_session}")
+        tracardi = await self._client(self._random.choice(list(self.bases())))
+        try:
+            receipt = await tracardi.attempt(sent, session_id=session, profile_id=profile)
+        except Refused as refused:
+            self.statuses[refused.status] += 1
+            self.unexpected.append(str(refused))
+            return True
+        except AttemptFailed as failed:
+            if failed.status is not None:
+                self.statuses[failed.status] += 1
+                self.refusals.append((failed.status, failed.retry_after_s, time.monotonic() - begun))
+                if failed.status not in (429, 503):
+                    self.unexpected.append(str(failed))
+            elif isinstance(failed.__cause__, TimeoutError):
+                self.unexpected.append(f"no answer within {ANSWER_S:g} s")
+            return False
+        self._answered(receipt, session, returning, events)
+        return True
+
+    def _answered(self, receipt: Receipt, session: str | None, returning: str | None, events: list[Event]) -> None:
+        self.statuses[receipt.status] += 1
+        if receipt.status != 200 or receipt.errors:
+            self.unexpected.append(f"{receipt.status}: {receipt.answer}")
+        answered, profile = receipt.session_id, receipt.profile_id
+        if answered is None or profile is None:
+            self.unexpected.append(f"no session or no profile: {receipt.answer}")
+            return
+        if session is not None and answered != session:
+            self.unexpected.append(f"sent session {session}, answered {answered}")
         if returning is not None and profile != returning:
             self.unexpected.append(f"sent profile {returning}, which was issued, and answered {profile}")
-        self.profiles.setdefault(answered_session, set()).add(profile)
+        self.profiles.setdefault(answered, set()).add(profile)
         for event in events:
-            event.session, event.profile, event.task = answered_session, profile, said["task"]
+            event.session, event.profile, event.task = answered, profile, receipt.task or ""
             self.obligations[event.nonce] = event
             del self.perhaps[event.nonce]
-        return False
+
+    async def _client(self, base: str) -> AsyncClient:
+        if base not in self._clients:
+            # Kept before it is awaited: others want it meanwhile.
+            self._clients[base] = AsyncClient(base, self.source, timeout_s=ANSWER_S)
+            await self._clients[base].open()
+        return self._clients[base]
 
     def _returning(self) -> str | None:
         """A profile that was answered before, whose owner comes back with a new session."""
         sessions = [session for session in self._names if session in self.profiles]
         return min(self.profiles[self._random.choice(sessions)]) if sessions else None
 
-    def _body(self, session: str | None, returning: str | None, events: list[Event]) -> dict[str, Any]:
-        body: dict[str, Any] = {"source": {"id": self.source}, "events": [as_sent(event) for event in events]}
-        if session is not None:
-            body["session"] = {"id": session}
-            profile = returning or min(self.profiles.get(session, ()), default=None)
-            if profile is not None and (returning or self._random.random() < 0.5):
-                body["profile"] = {"id": profile}
-        return body
+    def _profile(self, session: str | None, returning: str | None) -> str | None:
+        """The profile to send along: every other time the session's own, if it is known."""
+        if session is None or returning is not None:
+            return returning
+        profile = min(self.profiles.get(session, ()), default=None)
+        return profile if self._random.random() < 0.5 else None
 
 
-def as_sent(event: Event) -> dict[str, Any]:
-    sent: dict[str, Any] = {"type": event.type, "properties": event.properties}
-    return sent if event.id is None else {"id": event.id, **sent}
+def as_sent(event: Event) -> client.Event:
+    return client.Event(event.type, event.properties, event.id or "")
 
 
 def make_event(random_: random.Random, own_id: bool) -> Event:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 import pytest
+from aiohttp import ServerDisconnectedError
 
 from tests.standin import Collector, Plan, running
 from tracardi_lite.client import (
     AsyncClient,
+    AttemptFailed,
     BufferFull,
     DeliveryFailed,
     Event,
@@ -411,3 +413,78 @@ async def test_the_stats_add_up_at_every_moment(collector: Collector) -> None:
         assert stats.undelivered == 2
         assert stats.refused == 2
         assert stats.pending == 0
+
+
+async def test_an_attempt_sends_exactly_what_is_given(collector: Collector) -> None:
+    async with client_of(collector, session_id="own", profile_id="mine", context={"page": 1}) as tracardi:
+        receipt = await tracardi.attempt([Event("page-view", id=""), Event("page-view", id="e-2")])
+        other = await tracardi.attempt([Event("page-view", id="")], session_id="s-1", profile_id="p-1", context={})
+        assert (tracardi.session_id, tracardi.profile_id) == ("own", "mine"), "nothing is learned from it"
+
+    first, second = collector.calls
+    assert (first["session"], first["profile"], first["context"]) == (None, None, {"page": 1})
+    assert [event.get("id") for event in first["events"]] == [None, "e-2"]
+    assert (second["session"], second["profile"], second["context"]) == ({"id": "s-1"}, {"id": "p-1"}, {})
+    assert receipt.event_ids == ("", "e-2")
+    assert receipt.session_id == "session-1", "made by the server"
+    assert (other.session_id, other.profile_id) == ("s-1", "p-1")
+
+
+@pytest.mark.parametrize(
+    ("plan", "status", "perhaps_taken"),
+    [
+        (Plan(status=503, headers={"Retry-After": "7"}), 503, True),
+        (Plan(status=429, headers={"Retry-After": "7"}), 429, False),
+        (Plan(status=200, body="<html>"), 200, True),
+    ],
+)
+async def test_an_attempt_that_is_not_taken_is_not_repeated(
+    collector: Collector, plan: Plan, status: int, perhaps_taken: bool
+) -> None:
+    collector.plans = [plan]
+    async with client_of(collector) as tracardi:
+        with pytest.raises(AttemptFailed) as failed:
+            await tracardi.attempt([Event("page-view")])
+    assert len(collector.calls) == 1
+    assert (failed.value.status, failed.value.perhaps_taken) == (status, perhaps_taken)
+    assert failed.value.retry_after_s == (7.0 if status != 200 else None)
+
+
+async def test_an_attempt_without_an_answer_may_have_been_taken_unless_nobody_was_there(collector: Collector) -> None:
+    collector.plans = [Plan(drop=True, take=True)]
+    async with client_of(collector) as tracardi:
+        with pytest.raises(AttemptFailed) as cut:
+            await tracardi.attempt([Event("page-view", id="e-1")])
+        assert (cut.value.status, cut.value.perhaps_taken) == (None, True)
+        assert isinstance(cut.value.__cause__, ServerDisconnectedError)
+        assert set(collector.taken) == {"e-1"}
+        await collector.stop()
+        with pytest.raises(AttemptFailed) as nobody:
+            await tracardi.attempt([Event("page-view")])
+        assert (nobody.value.status, nobody.value.perhaps_taken) == (None, False)
+
+
+async def test_a_slow_attempt_says_that_time_was_up(collector: Collector) -> None:
+    collector.gate.clear()
+    async with client_of(collector, timeout_s=0.05) as tracardi:
+        with pytest.raises(AttemptFailed) as late:
+            await tracardi.attempt([Event("page-view")])
+    assert isinstance(late.value.__cause__, TimeoutError)
+    assert late.value.perhaps_taken
+
+
+async def test_an_attempt_that_is_wrong_is_refused(collector: Collector) -> None:
+    collector.plans = [Plan(status=401)]
+    async with client_of(collector) as tracardi:
+        with pytest.raises(Refused):
+            await tracardi.attempt([Event("page-view")])
+        with pytest.raises(ValueError, match="no events"):
+            await tracardi.attempt([])
+
+
+async def test_what_may_be_sent_again_needs_an_id(collector: Collector) -> None:
+    async with client_of(collector) as tracardi:
+        with pytest.raises(ValueError, match="attempt"):
+            await tracardi.send([Event("page-view", id="")])
+        assert await tracardi.track("page-view", id="")
+    assert all(event["id"] for event in collector.taken.values())

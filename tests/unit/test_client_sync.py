@@ -53,6 +53,7 @@ async def test_sending_at_once_returns_the_receipt() -> None:
     def work(collector: Collector) -> None:
         with Client(collector.url, "default") as tracardi:
             receipt = tracardi.send([Event("a")], session_id="s-1")
+            assert tracardi.attempt([Event("a", id="")], session_id="s-1").session_id == "s-1"
             assert receipt.profile_id == "profile-of-s-1"
 
     await run(work)

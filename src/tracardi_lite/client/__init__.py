@@ -9,7 +9,7 @@ tracardi-lite and against the original. It needs aiohttp and msgspec, and import
 """
 
 from tracardi_lite.client.aio import AsyncClient
-from tracardi_lite.client.errors import BufferFull, ClientError, DeliveryFailed, Refused, Undelivered
+from tracardi_lite.client.errors import AttemptFailed, BufferFull, ClientError, DeliveryFailed, Refused, Undelivered
 from tracardi_lite.client.options import Options, Stats
 from tracardi_lite.client.retry import RetryPolicy
 from tracardi_lite.client.sync import Client
@@ -17,6 +17,7 @@ from tracardi_lite.client.wire import Event, EventError, Receipt, Times, new_id
 
 __all__ = [
     "AsyncClient",
+    "AttemptFailed",
     "BufferFull",
     "Client",
     "ClientError",

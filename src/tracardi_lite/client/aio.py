@@ -192,6 +192,8 @@ class AsyncClient:
 
         Raises ``Refused`` or ``DeliveryFailed``. Cancelled, it may or may not have arrived: send the same events again.
         """
+        if not all(event.id for event in events):
+            raise ValueError("only `attempt` sends events without ids: what may be sent again needs one")
         if not events:
             raise ValueError("no events to send")
         caller = self._must_be_open()
@@ -207,6 +209,33 @@ class AsyncClient:
         )
         self._learn(key, receipt)
         return receipt
+
+    async def attempt(
+        self,
+        events: Sequence[Event],
+        *,
+        session_id: str | None = None,
+        profile_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """One try of one call, exactly as given, for programs that keep their own record of what was answered.
+
+        Without a session id the server makes a session, and an id for each event whose own is "". Nothing is retried,
+        and neither the client's own session nor a merge it has learned of comes in. Raises ``Refused`` or
+        ``AttemptFailed``.
+        """
+        if not events:
+            raise ValueError("no events to send")
+        return await self._must_be_open().once(
+            source_id=self._source_id,
+            session_id=session_id,
+            profile_id=profile_id,
+            ids=[event.id for event in events],
+            items=[wire.encode_event(event) for event in events],
+            context=self._context if context is None else context,
+            options=self._options if options is None else options,
+        )
 
     async def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until everything tracked before has its answer. Raises ``DeliveryFailed`` for what was given up on,

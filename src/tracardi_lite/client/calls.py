@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tracardi_lite.client import retry, wire
 from tracardi_lite.client.batching import Key
-from tracardi_lite.client.errors import DeliveryFailed, Refused, Undelivered
+from tracardi_lite.client.errors import AttemptFailed, DeliveryFailed, Refused, Undelivered
 from tracardi_lite.client.wire import Receipt
 from tracardi_lite.clock import Clock
 
@@ -27,6 +27,8 @@ class Failure(Struct, frozen=True):
     reason: str
     status: int | None = None
     retry_after_s: float | None = None
+    perhaps_taken: bool = True
+    cause: Exception | None = None
 
 
 class Caller:
@@ -89,6 +91,36 @@ class Caller:
             self.retries += 1
             await self._clock.sleep(pause)
 
+    async def once(
+        self,
+        *,
+        source_id: str,
+        session_id: str | None,
+        profile_id: str | None,
+        ids: Sequence[str],
+        items: Sequence[bytes],
+        context: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Receipt:
+        """One attempt. Raises ``Refused`` or ``AttemptFailed``, the latter from what went wrong on the way."""
+        body = wire.encode_payload(
+            source_id=source_id,
+            session_id=session_id,
+            profile_id=profile_id,
+            events=items,
+            context=context,
+            options=options,
+        )
+        outcome = await self._attempt(body, ids, profile_id, 1)
+        if isinstance(outcome, Receipt):
+            return outcome
+        raise AttemptFailed(
+            outcome.reason,
+            status=outcome.status,
+            retry_after_s=outcome.retry_after_s,
+            perhaps_taken=outcome.perhaps_taken,
+        ) from outcome.cause
+
     async def _attempt(self, body: bytes, ids: Sequence[str], sent: str | None, tried: int) -> Receipt | Failure:
         headers = {"Content-Type": "application/json"}
         if self._compress and len(body) >= _COMPRESS_FROM:
@@ -98,15 +130,16 @@ class Caller:
             async with self._http.post(self._url, data=body, headers=headers) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
-            return Failure(f"{type(error).__name__}: {error}".rstrip(": "))
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
+            return Failure(f"{type(error).__name__}: {error}".rstrip(": "), perhaps_taken=reached, cause=error)
         if response.status < 300:
             try:
                 return wire.decode_receipt(response.status, answer, event_ids=ids, sent=sent, attempts=tried)
             except wire.NotAnAnswer as error:
-                return Failure(str(error), response.status)
+                return Failure(str(error), response.status, cause=error)
         if retry.is_temporary(response.status):
             after = retry.retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
-            return Failure(f"HTTP {response.status}", response.status, after)
+            return Failure(f"HTTP {response.status}", response.status, after, perhaps_taken=response.status >= 500)
         raise Refused(response.status, wire.decode_detail(answer))
 
 

@@ -41,6 +41,19 @@ class Refused(ClientError):
         self.detail = detail
 
 
+class AttemptFailed(ClientError):
+    """``attempt`` got no answer, or one that says not now. Whoever called it decides whether there is another."""
+
+    def __init__(self, reason: str, *, status: int | None, retry_after_s: float | None, perhaps_taken: bool) -> None:
+        super().__init__(reason)
+        self.status = status
+        """None: there was no answer."""
+        self.retry_after_s = retry_after_s
+        self.perhaps_taken = perhaps_taken
+        """False: the server never saw it, or said that it did not take it. Otherwise only the ids of events and session
+        make another attempt harmless."""
+
+
 class DeliveryFailed(ClientError):
     """Events were given up on; ``undelivered`` has them."""
 

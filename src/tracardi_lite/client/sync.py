@@ -100,6 +100,20 @@ class Client:
             self._client.send(events, session_id=session_id, profile_id=profile_id, context=context, options=options)
         )
 
+    def attempt(
+        self,
+        events: Sequence[Event],
+        *,
+        session_id: str | None = None,
+        profile_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """As ``AsyncClient.attempt``: one try of one call, exactly as given."""
+        return self._run(
+            self._client.attempt(events, session_id=session_id, profile_id=profile_id, context=context, options=options)
+        )
+
     def flush(self, timeout_s: float = 30.0) -> None:
         """As ``AsyncClient.flush``."""
         self._run(self._client.flush(timeout_s))
