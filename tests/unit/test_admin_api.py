@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from msgspec import structs
 
 from tracardi_lite.admin import AdminContext, add_admin_routes
 from tracardi_lite.admin.answers import with_field
@@ -85,6 +87,12 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[Api]:
+    async with opened(settings) as api:
+        yield api
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Api]:
     clock, changed = FakeClock(NOW_MS), list[str]()
     async with (
         open_registry("sqlite:", settings, clock) as registry,
@@ -653,3 +661,28 @@ async def test_settings_are_listed_by_their_environment_names_without_secrets(ap
     assert rows["INSTALLATION_TOKEN"]["value"] not in ("", "open-sesame")
     assert "hunter2" not in str(rows)
     assert "broker" in rows["QUEUE_URL"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("guesser", "owner", "locked"),
+    [
+        ("203.0.113.9", "192.0.2.1", False),
+        ("203.0.113.9, 10.0.0.1", "203.0.113.9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:203.0.113.9", "203.0.113.9", True),
+        ("no address", "no address", True),
+        ("no address", "another", False),
+    ],
+)
+async def test_a_login_is_locked_for_the_place_that_guessed(
+    settings: Settings, guesser: str, owner: str, locked: bool
+) -> None:
+    async with opened(structs.replace(settings, use_x_forwarded_ip="X-Real-IP")) as api:
+        for _ in range(5):
+            answer = await api.http.post(
+                "/user/token", data=LOGIN | {"password": "guess"}, headers={"X-Real-IP": guesser}
+            )
+            assert answer.status == 400
+        answer = await api.http.post("/user/token", data=LOGIN, headers={"X-Real-IP": owner})
+        assert answer.status == (429 if locked else 200)

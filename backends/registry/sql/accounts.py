@@ -17,6 +17,9 @@ from tracardi_lite.errors import BadInput
 from tracardi_lite.ports.registry import User
 
 FAILURES_MAX = 5
+"""… of one login from one place, so that a stranger's guesses do not lock its owner out."""
+FAILURES_EVERYWHERE_MAX = 100
+"""… of one login from all places together: guesses that come from many are 28,800 a day, whatever their number."""
 FAILURES_WINDOW_MS = 5 * 60 * 1000
 TOKENS_MAX = 1000
 """Live tokens of one user; the one that would expire first goes when there are more."""
@@ -93,24 +96,32 @@ def _user(row: Any) -> User:
 # --- failed logins ---
 
 
-def locked_out_ms(connection: Connection, login: str, now_ms: int) -> int:
-    """How long this login must wait, in ms; 0 when it need not."""
-    row = connection.execute(select(login_failure).where(login_failure.c.login == fingerprint(login))).one_or_none()
-    if row is None or row.failures < FAILURES_MAX:
-        return 0
-    return max(0, int(row.first_ms) + FAILURES_WINDOW_MS - now_ms)
+def _counters(login: str, place: str) -> dict[str, int]:
+    """What is counted for an attempt, and how far: by hashes, since a login is whatever somebody typed."""
+    return {fingerprint(f"{login}\0{place}"): FAILURES_MAX, fingerprint(login): FAILURES_EVERYWHERE_MAX}
 
 
-def note_failure(connection: Connection, login: str, now_ms: int) -> None:
+def locked_out_ms(connection: Connection, login: str, place: str, now_ms: int) -> int:
+    """How long this login must wait, tried from there, in ms; 0 when it need not."""
+    limits = _counters(login, place)
+    rows = connection.execute(select(login_failure).where(login_failure.c.login.in_(limits)))
+    waits = [int(row.first_ms) + FAILURES_WINDOW_MS - now_ms for row in rows if row.failures >= limits[row.login]]
+    return max(0, *waits) if waits else 0
+
+
+def note_failure(connection: Connection, login: str, place: str, now_ms: int) -> None:
     # Old windows of all logins go first: this one then starts afresh, and the table stays small.
     connection.execute(delete(login_failure).where(login_failure.c.first_ms <= now_ms - FAILURES_WINDOW_MS))
-    values = {"login": fingerprint(login), "failures": 1, "first_ms": now_ms}
     again = {"failures": login_failure.c.failures + 1}
-    connection.execute(upsert(connection.dialect.name, login_failure, values, again))
+    for counter in _counters(login, place):
+        values = {"login": counter, "failures": 1, "first_ms": now_ms}
+        connection.execute(upsert(connection.dialect.name, login_failure, values, again))
 
 
-def forget_failures(connection: Connection, login: str) -> None:
-    connection.execute(delete(login_failure).where(login_failure.c.login == fingerprint(login)))
+def forget_failures(connection: Connection, login: str, place: str) -> None:
+    """After a success, those from there; what others guess goes on being counted."""
+    mine = fingerprint(f"{login}\0{place}")
+    connection.execute(delete(login_failure).where(login_failure.c.login == mine))
 
 
 # --- tokens ---

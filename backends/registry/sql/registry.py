@@ -133,11 +133,11 @@ class SqlRegistry:
                     hashed = await self._passwords.hash(password)
         await self._database.write(accounts.save_user, user, hashed, self._clock.now_ms())
 
-    async def authenticate(self, id: str, password: str) -> User | None:
+    async def authenticate(self, id: str, password: str, place: str = "") -> User | None:
         login = accounts.folded(id)
         # One at a time from the check to the count, so that parallel guesses can't overrun the limit.
         async with self._passwords.turn():
-            wait_ms = await self._database.read(accounts.locked_out_ms, login, self._clock.now_ms())
+            wait_ms = await self._database.read(accounts.locked_out_ms, login, place, self._clock.now_ms())
             if wait_ms:
                 wait_s = -(-wait_ms // 1000)
                 raise BadInput(429, f"too many failed logins, try again in {wait_s} s", retry_after_s=wait_s)
@@ -146,9 +146,9 @@ class SqlRegistry:
             fits = len(password.encode("utf-8", "surrogatepass")) <= PASSWORD_BYTES_MAX
             right = await self._passwords.verify(hashed, password if fits else "")
             if not right or not fits or user is None or hashed is None or not user.enabled:
-                await self._database.write(accounts.note_failure, login, self._clock.now_ms())
+                await self._database.write(accounts.note_failure, login, place, self._clock.now_ms())
                 return None
-            await self._database.write(accounts.forget_failures, login)
+            await self._database.write(accounts.forget_failures, login, place)
             if self._passwords.outdated(hashed):
                 await self._database.write(accounts.rehash, login, hashed, await self._passwords.hash(password))
         return user

@@ -86,7 +86,7 @@ account = Table(
 login_failure = Table(
     "login_failure",
     metadata,
-    # A hash of the login, which is whatever somebody typed.
+    # A hash of the login, which is whatever somebody typed, or of login and place.
     Column("login", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("first_ms", BigInteger, nullable=False),

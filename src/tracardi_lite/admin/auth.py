@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from tracardi_lite.admin.guard import bearer_token
 from tracardi_lite.admin.inputs import read_form, read_json, wrong
 from tracardi_lite.errors import BadInput, Misconfigured, Unavailable
 from tracardi_lite.install import InstallReport, install
+from tracardi_lite.intake.headers import client_address
 
 
 async def log_in(context: AdminContext, request: web.Request) -> web.Response:
@@ -24,7 +26,8 @@ async def log_in(context: AdminContext, request: web.Request) -> web.Response:
     if form.get("grant_type", "password") not in ("password", ""):
         raise wrong("body", "grant_type", "Expected password.")
     try:
-        user = await context.registry.authenticate(form["username"], form["password"])
+        place = _place(client_address(request.headers, request.remote, context.settings.use_x_forwarded_ip))
+        user = await context.registry.authenticate(form["username"], form["password"], place)
     except BadInput as error:
         detail = f"Authentication error: {error.detail}"
         raise BadInput(error.status, detail, retry_after_s=error.retry_after_s) from error
@@ -32,6 +35,17 @@ async def log_in(context: AdminContext, request: web.Request) -> web.Response:
         raise BadInput(400, "Authentication error: Incorrect username or password.")
     token = await context.registry.issue_token(user.id, context.settings.token_ttl)
     return json_answer({"access_token": token, "token_type": "bearer", "roles": user.roles, "preference": {}})
+
+
+def _place(address: str | None) -> str:
+    """Whose attempts count together: those from one address; of IPv6 from one /64, which is what one customer gets."""
+    try:
+        ip = ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False))
+    return str(ip)
 
 
 async def log_out(context: AdminContext, request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from tracardi_lite.errors import BadInput, Full
 from tracardi_lite.intake import answer
 from tracardi_lite.intake.admission import Admission, Visitor
 from tracardi_lite.intake.decode import Decoded, all_refused, decode, not_an_object
+from tracardi_lite.intake.headers import client_address
 from tracardi_lite.intake.passes import passed_profile
 from tracardi_lite.intake.refusals import Refusals
 from tracardi_lite.intake.sources import Gate, Sources
@@ -31,7 +32,6 @@ JSON_TYPE = "application/json"
 # What curl -d says of any body. A form never begins with a brace.
 CURL_TYPE = "application/x-www-form-urlencoded"
 HEADERS_KEPT_MAX = 64
-IP_LENGTH_MAX = 64
 
 
 class Incoming(Struct):
@@ -154,12 +154,7 @@ class Door:
         kept = {name: value for name, value in headers.items() if name not in SENSITIVE}
         if len(kept) > HEADERS_KEPT_MAX:
             kept = dict(list(kept.items())[:HEADERS_KEPT_MAX])
-        if self._ip_header:
-            # The first hop of a list is the client, as the proxy that we are told to trust wrote it.
-            forwarded = headers.get(self._ip_header, "").partition(",")[0].strip()
-            if forwarded:
-                remote = forwarded[:IP_LENGTH_MAX]
-        return Visitor(remote, kept)
+        return Visitor(client_address(headers, remote, self._ip_header), kept)
 
     def _debugged(self, decoded: Decoded, head: Head) -> list[str]:
         """The ids of the accepted events, for callers that may see them (§1.4 ``debugger``)."""

@@ -171,9 +171,12 @@ class Registry(Protocol):
         tokens. Logins are the same in any case of letters."""
         ...
 
-    async def authenticate(self, id: str, password: str) -> User | None:
-        """The user, if the password is theirs. Takes the same time for an unknown user. Counts failures:
-        ``BadInput`` 429 with ``retry_after_s`` after too many for this login."""
+    async def authenticate(self, id: str, password: str, place: str = "") -> User | None:
+        """The user, if the password is theirs. Takes the same time for an unknown user.
+
+        Counts failures: ``BadInput`` 429 with ``retry_after_s`` after too many for this login from ``place`` (where the
+        attempt comes from, as far as that can be told), and after very many for it from everywhere.
+        """
         ...
 
     async def issue_token(self, user_id: str, ttl_s: int) -> str:

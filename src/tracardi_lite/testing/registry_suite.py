@@ -404,6 +404,29 @@ class RegistrySuite:
             assert await registry.authenticate(ANN.id, PASSWORD) == ANN
         assert await registry.authenticate("bob", "wrong") is None
 
+    async def test_a_strangers_guesses_do_not_lock_the_owner_out(self, registry: Registry, other: Registry) -> None:
+        await registry.save_user(ANN, PASSWORD)
+        for _ in range(5):
+            assert await registry.authenticate(ANN.id, "guess", "203.0.113.9") is None
+        with pytest.raises(BadInput):
+            await other.authenticate(ANN.id, PASSWORD, "203.0.113.9")
+        assert await other.authenticate(ANN.id, PASSWORD, "192.0.2.1") == ANN
+        with pytest.raises(BadInput):
+            await registry.authenticate(ANN.id, PASSWORD, "203.0.113.9")
+
+    async def test_guesses_from_everywhere_are_bounded_too_whoever_logs_in_meanwhile(
+        self, registry: Registry, clock: FakeClock
+    ) -> None:
+        # Of an unknown login: a hundred passwords of a known one take a while to check.
+        for number in range(100):
+            assert await registry.authenticate("nobody", "guess", f"203.0.113.{number}") is None
+        with pytest.raises(BadInput) as caught:
+            await registry.authenticate("nobody", "guess", "192.0.2.1")
+        assert caught.value.status == 429
+        assert caught.value.retry_after_s == 300
+        clock.advance(301)
+        assert await registry.authenticate("nobody", "guess", "192.0.2.1") is None
+
     # --- tokens ---
 
     async def test_a_token_lives_as_long_as_it_is_used(
