@@ -230,6 +230,27 @@ async def test_a_bomb_is_413_and_broken_compression_400(tmp_path: Path) -> None:
         assert (await door.post(b"not gzip at all", headers={"Content-Encoding": "gzip"}))[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress), ("zstd", zstd.compress)],
+)
+async def test_a_compressed_body_that_breaks_off_is_400_at_once(
+    door: Door, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    data = pack(msgspec.json.encode(payload("x")))
+    for end in (len(data) - 1, len(data) // 2, 3):
+        status, answer = await door.post(data[:end], headers={"Content-Encoding": name})
+        assert status == 400, end
+        assert "no complete" in answer["detail"]
+    assert await door.queued() == []
+
+
+async def test_a_compressed_multipart_form_is_415(door: Door) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "multipart/form-data; boundary=b"}
+    async with door.client.post("/collect/x/hook", data=gzip.compress(b"--b--"), headers=headers) as response:
+        assert response.status == 415
+
+
 async def test_a_bad_event_does_not_sink_the_others(door: Door) -> None:
     status, answer = await door.post(payload("good", "", "also-good"))
 
@@ -541,6 +562,27 @@ async def test_a_redirect_registers_its_event_and_leads_on(door: Door) -> None:
     ((head, queued, _),) = await door.queued()
     assert head.profile is None
     assert queued["events"][0] == {"type": "clicked", "properties": {"campaign": "mail", "fixed": 1}}
+
+
+async def test_who_only_looks_where_a_redirect_leads_registers_nothing(door: Door) -> None:
+    door.rules.sources["r"] = EventSource(id="r", type=["redirect"])
+    door.rules.redirects["go"] = Redirect(
+        id="go", source=Named("r"), url="https://example.com/landing", event_type="clicked"
+    )
+    door.rules.redirects["shut"] = Redirect(id="shut", source=Named("web"), url="https://x.example/", event_type="c")
+    for path, status in (("go", 307), ("go/s-1", 307), ("none", 404), ("shut", 401)):
+        async with door.client.head(f"/redirect/{path}", allow_redirects=False) as response:
+            assert response.status == status
+            if status == 307:
+                assert response.headers["Location"] == "https://example.com/landing"
+    assert await door.queued() == []
+    counted: dict[str, int] = {}
+
+    async def note(counts: Any) -> None:
+        counted.update(counts)
+
+    await door.refusals.hand_over(note)
+    assert sum(counted.values()) == 0
 
 
 # --- headers and CORS ---

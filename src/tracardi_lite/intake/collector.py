@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from tracardi_lite.errors import BadInput, Full, TryLater
 from tracardi_lite.intake import answer, steps, webhook
 from tracardi_lite.intake.admission import Admission
+from tracardi_lite.intake.compression import expanded
 from tracardi_lite.intake.decode import Decoded, decode
 from tracardi_lite.intake.door import Admitted, Door, Incoming, InFlight
 from tracardi_lite.intake.headers import readable
@@ -105,6 +106,11 @@ class Collector:
         if redirect is None:
             raise BadInput(404, f"Unknown redirect '{request.match_info['redirect_id'][:100]}'.")
         headers = _headers_of(request)
+        leads: dict[str, str] = {hdrs.LOCATION: redirect.url, hdrs.CACHE_CONTROL: "no-store"}
+        if request.method == hdrs.METH_HEAD:
+            # Somebody who looks where the link leads, a preview or a scanner: no visit.
+            await steps.run(self._door.gate(redirect.source.id, headers, 0, "redirect"))
+            return web.Response(status=307, headers={**leads, **answer.common(request.headers, request[START])})
         gate = await steps.run(self._door.gate(redirect.source.id, headers, 1, "redirect"))
         session = request.match_info.get("session_id") or readable(request.cookies.get(SESSION_COOKIE, ""))
         try:
@@ -118,10 +124,7 @@ class Collector:
         payload = webhook.payload_of(gate.id, redirect.event_type, properties, known, tags=redirect.tags)
         call = decode(payload, self._settings.event_max)
         await self._take(request, headers, call, payload, gate, profile_less=not known)
-        carried = answer.common(request.headers, request[START])
-        return web.Response(
-            status=307, headers={hdrs.LOCATION: redirect.url, hdrs.CACHE_CONTROL: "no-store", **carried}
-        )
+        return web.Response(status=307, headers={**leads, **answer.common(request.headers, request[START])})
 
     # --- steps ---
 
@@ -130,12 +133,17 @@ class Collector:
         if request.method == hdrs.METH_GET:
             return webhook.query_properties(request)
         if request.content_type == webhook.MULTIPART_TYPE:
+            if hdrs.CONTENT_ENCODING in request.headers:
+                raise BadInput(415, "A multipart form is not taken compressed.")
             return await self._arrived(request, webhook.multipart_properties(request))
         return webhook.body_properties(request.content_type, await self._read(request))
 
     async def _read(self, request: web.Request) -> bytes:
         """The whole body, decompressed, within every bound."""
         body = await self._arrived(request, request.read())
+        encoding = request.headers.get(hdrs.CONTENT_ENCODING)
+        if encoding is not None:
+            body = expanded(body, encoding, self._settings.body_max)
         if request.content_length != len(body):
             self._hold(request, len(body))
         return body
@@ -162,7 +170,7 @@ class Collector:
         except web.HTTPRequestEntityTooLarge as error:
             raise BadInput(413, f"The body is larger than {self._settings.body_max} bytes.") from error
         except web.RequestPayloadError as error:
-            raise BadInput(400, "The body can't be read: broken Content-Encoding or transfer.") from error
+            raise BadInput(400, "The body can't be read: a broken transfer.") from error
 
     def _hold(self, request: web.Request, size: int) -> None:
         """Count ``size`` bytes as in flight for this request, instead of what it held; Full when that is too much."""

@@ -13,6 +13,9 @@ from aiohttp import web
 from tracardi_lite.intake.express import Lane
 from tracardi_lite.intake.guest import Guest
 
+# Of aiohttp's handlers. Compressed bodies are expanded by those that take them, see ``compression``.
+HANDLING: dict[str, Any] = {"access_log": None, "auto_decompress": False}
+
 MakeGuest = Callable[[Callable[[bool], None]], web.RequestHandler]
 
 
@@ -22,7 +25,7 @@ class Site:
     def __init__(self, app: web.Application, timeout_s: float, make_lane: Callable[[MakeGuest], Lane] | None) -> None:
         # The lane's timeout comes first, and both have to fit SHUTDOWN_TIMEOUT.
         self._timeout_s = timeout_s
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=timeout_s)
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=timeout_s, **HANDLING)
         self._make_lane = make_lane
         self._lane: Lane | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -51,4 +54,4 @@ class Site:
 
 
 def _guest(manager: Any, loop: asyncio.AbstractEventLoop, on_answered: Callable[[bool], None]) -> web.RequestHandler:
-    return Guest(manager, loop=loop, on_answered=on_answered, access_log=None)
+    return Guest(manager, loop=loop, on_answered=on_answered, **HANDLING)
