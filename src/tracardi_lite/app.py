@@ -25,7 +25,7 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from tracardi_lite import __version__, logs, wiring
+from tracardi_lite import __version__, data_dir, logs, wiring
 from tracardi_lite.admin import AdminContext, add_admin_routes, for_administrators
 from tracardi_lite.clock import SystemClock
 from tracardi_lite.errors import Misconfigured, TryLater
@@ -109,6 +109,7 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         # Before anything is made: a port that is taken is the commonest reason why a first start fails.
         listening = _listen(settings)
         stack.callback(listening.close)
+        data_dir.prepare(settings)
         registry = await stack.enter_async_context(wiring.open_registry(settings))
         report = await _when_ready("registry", settings, stop, lambda: install(settings, registry))
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import Program
+from tests.acceptance.program import EXECUTABLE, Program
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,6 +21,20 @@ async def test_a_first_start_on_a_port_that_is_taken_makes_nothing(tmp_path: Pat
 
     assert "is in use" in program.log()
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["install", "--username", "a@example.com"]])
+def test_a_data_directory_that_can_not_be_is_named_with_its_setting_the_reason_and_the_fix(
+    tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "data"
+    done = subprocess.run(
+        [str(EXECUTABLE), *command, "--data-dir", str(place)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2
+    assert f"data_dir: can't make {place}: Not a directory." in done.stderr
+    assert f"{tmp_path / 'file'} is not a directory. Choose another place with --data-dir" in done.stderr
 
 
 async def test_what_is_kept_of_people_is_for_the_servers_user_only(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"", "clock", "data", "errors", "ledger", "logs", "metrics", "partitioning", "protocol", "settings", "waiting"}
     ),
     frozenset({"ports", "query"}),
-    frozenset({"wiring", "install", "provision", "tracker", "intake", "pipeline", "flush", "admin", "lifecycle"}),
+    frozenset(
+        {"wiring", "data_dir", "install", "provision", "tracker", "intake", "pipeline", "flush", "admin", "lifecycle"}
+    ),
     frozenset({"app"}),
     frozenset({"cli", "__main__"}),
 )

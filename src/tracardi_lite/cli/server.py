@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from tracardi_lite import wiring
+from tracardi_lite import data_dir, wiring
 from tracardi_lite.cli import runtime
 from tracardi_lite.cli.runtime import config_option, data_dir_option, with_settings
 from tracardi_lite.cli.welcome import print_welcome, reachable
-from tracardi_lite.errors import Misconfigured
 from tracardi_lite.settings import Settings, load, near_misses
 
 _HEALTH_TIMEOUT_S = 5.0
@@ -118,10 +117,7 @@ async def _install(settings: Settings, username: str | None, password: str | Non
     from tracardi_lite import provision
 
     provision.check_allowed(settings)
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured("data_dir", f"can't make {settings.data_dir}: {error.strerror}.") from error
+    data_dir.prepare(settings)
     async with wiring.open_registry(settings) as registry:
         report = await installation.install(settings, registry, username=username, password=password, token=token)
     lines = report.lines
