@@ -7,6 +7,7 @@ the case without rules; a figure is the median of its rounds, and the ratio that
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
@@ -70,6 +71,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "to-profile": {
         "ops": [{"to": "traits.last_total", "from": "properties.total"}, {"to": "traits.n", "op": "increment"}]
     },
+    "identification": {"fields": {"email": "emm"}},
     "compliance": {"fields": [{"field": "event@properties.email", "action": "hash", "consents": ["marketing"]}]},
 }
 
@@ -77,14 +79,14 @@ SPECS: dict[str, dict[str, Any]] = {
 def cases() -> Iterator[tuple[str, RuleSet]]:
     """What is measured, and with which rules."""
     others = [
-        Rule(kind=RULE_KINDS[n % 5], id=str(n), event_type=f"type-{n}", spec=SPECS[RULE_KINDS[n % 5]])
-        for n in range(RULES_MAX)
+        Rule(kind=kind, id=str(n), event_type=f"type-{n}", spec=SPECS[kind])
+        for n, kind in zip(range(RULES_MAX), itertools.cycle(RULE_KINDS), strict=False)
     ]
     without_consents = [rule for rule in others if rule.kind != "compliance"]
     yield f"{len(without_consents)} rules, none for this type", compile_rules(without_consents)
     yield f"{RULES_MAX} rules, none for this type, some on consents", compile_rules(others)
     elsewhere = [Rule(kind=kind, id=kind, event_type=EVENT["type"], source="other", spec=SPECS[kind]) for kind in SPECS]
-    yield "5 rules for this type, of another source", compile_rules(elsewhere)
+    yield f"{len(elsewhere)} rules for this type, of another source", compile_rules(elsewhere)
     held = Rule(
         kind="mapping", id="m", event_type=EVENT["type"], condition="properties.total > 1000", spec=SPECS["mapping"]
     )

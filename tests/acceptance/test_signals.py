@@ -41,6 +41,21 @@ async def test_sigterm_under_load_turns_readiness_off_first_and_exits_with_zero_
         await settled(oracle, load)
 
 
+async def test_what_arrives_in_the_last_instant_before_the_end_is_kept_once_or_was_not_answered(
+    site: Site, seed: int
+) -> None:
+    program = await site.program().start()
+    async with site.load(seed, connections=24, sizes=(1,)) as load:
+        for _ in range(5):
+            await load.answered(150)
+            # At once, with posts in the kernel, at the door and in a group commit.
+            assert await program.terminate(20) == 0, program.log()
+            await program.start()
+        await load.answered(150)
+    async with Oracle(site.data_dir) as oracle:
+        await settled(oracle, load)
+
+
 async def test_a_worker_that_is_paused_until_its_leases_move_can_wake_up_without_harm(site: Site, seed: int) -> None:
     api, *workers = site.program("api"), site.program("worker"), site.program("worker")
     await asyncio.gather(*(program.start() for program in [api, *workers]))

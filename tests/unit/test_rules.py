@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench import rules as measured
 from tracardi_lite.errors import BadInput
 from tracardi_lite.pipeline.event_types import EventType, EventTypes
 from tracardi_lite.pipeline.rules.compliance import hashed_text, hashed_value
@@ -15,7 +16,7 @@ from tracardi_lite.pipeline.rules.dry_run import Desk, Result, Trial
 from tracardi_lite.pipeline.rules.fault import RuleFault
 from tracardi_lite.pipeline.rules.ruleset import Switches, compile_rules
 from tracardi_lite.pipeline.rules.template import TAKEN_MAX
-from tracardi_lite.ports.registry import Rule
+from tracardi_lite.ports.registry import RULE_KINDS, Rule
 
 NOW_MS = 1_800_000_000_000
 MAIL = "joe@example.com"
@@ -167,7 +168,7 @@ def test_only_the_first_template_that_fits_acts() -> None:
     assert result.after.event["properties"] == {"n": 2}
     assert [each.why for each in result.rules] == [
         "its condition does not hold",
-        "",
+        "made properties anew",
         "an earlier rule has reshaped the event",
     ]
 
@@ -322,14 +323,14 @@ def test_hashes_depend_on_the_key_and_stay_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("change", "matched", "why"),
     [
-        ({}, True, ""),
-        ({"event_type": "*"}, True, ""),
-        ({"event_type": "Sign Up"}, True, ""),
+        ({}, True, "set tags x"),
+        ({"event_type": "*"}, True, "set tags x"),
+        ({"event_type": "Sign Up"}, True, "set tags x"),
         ({"event_type": "sign-in"}, False, "it is for events of type sign-in"),
-        ({"source": "default"}, True, ""),
+        ({"source": "default"}, True, "set tags x"),
         ({"source": "shop"}, False, "it is for events of source shop"),
         ({"enabled": False}, False, "it is disabled"),
-        ({"condition": "properties.age = 30 AND source.id = default"}, True, ""),
+        ({"condition": "properties.age = 30 AND source.id = default"}, True, "set tags x"),
         ({"condition": "event@properties.age > 30"}, False, "its condition does not hold"),
         ({"spec": {"tags": 5}}, False, "it is broken: spec.tags: Expected `array`, got `int`"),
     ],
@@ -454,3 +455,35 @@ def test_a_draft_is_tried_in_place_of_the_saved_rule() -> None:
     result = tried(saved, rules=[draft])
     assert result.after.event["tags"]["values"][-1] == "new"
     assert len(result.rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "why"),
+    [
+        ("reshaping", {"properties": {"-": ["age"]}}, "took properties away"),
+        ("reshaping", {"context": {"a": 1}, "session": {"b": 2}}, "made context, the session's context anew"),
+        (
+            "mapping",
+            {"traits": {"age": "years"}, "tags": ["x", "y"], "journey": "known"},
+            "set traits years; tags x, y; journey known",
+        ),
+        ("mapping", {"traits": {"nothing.there": "years"}}, "the event has none of its fields"),
+        ("identification", {"fields": {"email.main": "emm", "nothing": "ipk"}}, "identifies the customer by emm"),
+        ("identification", {"fields": {"nothing": "ipk"}}, "the event has none of its fields"),
+        (
+            "compliance",
+            {"fields": [{"field": "event@properties.nothing", "action": "remove", "consents": []}]},
+            "found nothing to act on in properties and context",
+        ),
+    ],
+)
+def test_a_dry_run_says_of_every_rule_what_it_did(kind: str, spec: dict[str, Any], why: str) -> None:
+    [outcome] = tried(rule(kind, spec)).rules
+    assert (outcome.matched, outcome.why) == (True, why)
+
+
+def test_every_kind_of_rule_is_measured() -> None:
+    assert tuple(measured.SPECS) == RULE_KINDS
+    cases = dict(measured.cases())
+    assert all(not rules.broken for rules in cases.values())
+    assert {f"1 {kind}" for kind in RULE_KINDS} < cases.keys()

@@ -46,6 +46,9 @@ class Reshaping:
         self._session = _filler("session", spec.session)
         if not (self._removed or self._properties or self._context or self._session):
             raise RuleFault(("spec",), "nothing to reshape; expected templates for properties, context or session")
+        made = {"properties": self._properties, "context": self._context, "the session's context": self._session}
+        anew = [name for name, filler in made.items() if filler is not None]
+        self.does = f"made {', '.join(anew)} anew" if anew else "took properties away"
 
     def reshape(self, view: View) -> Reshaped:
         """Changes the view; the session's new context, if the rule makes one."""

@@ -38,6 +38,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_parts = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _NOT_HELD = "its condition does not hold"
+_NOT_THERE = "found nothing to act on in properties and context"
 _IS_INVALID = "the event is invalid, so it is mapped nowhere"
 
 
@@ -119,7 +120,7 @@ def touched(rules: Chosen, view: View, trace: Trace | None = None) -> Touch:
                 if made is not None:
                     touch.session, done = made.session, True
                     touch.warnings += made.warnings
-                _note(touch, reshaping, made is not None)
+                _note(touch, reshaping, made is not None, reshaping.does)
     return touch
 
 
@@ -138,7 +139,7 @@ def complete(touch: Touch, entry: EventType | None, given: frozenset[str]) -> No
             fields = _cleaned(touch, compliance)
             if compliance.late or compliance.profile:
                 touch.late.append(compliance)
-            _note(touch, compliance, True, f"acted on {', '.join(fields)}" if fields else "")
+            _note(touch, compliance, True, f"acted on {', '.join(fields)}" if fields else _NOT_THERE)
     if touch.invalid is not None:
         unused: tuple[Compiled, ...] = (*rules.traits, *rules.to_profile, *rules.identification)
         for each in unused:
@@ -156,7 +157,8 @@ def complete(touch: Touch, entry: EventType | None, given: frozenset[str]) -> No
                 touch.parts["traits"] = merged(touch.parts.get("traits", {}), traits)
             touch.tags += mapping.tags
             touch.journey = mapping.journey or touch.journey
-            _note(touch, mapping, True)
+            if touch.trace is not None:
+                _note(touch, mapping, True, mapping.told(traits or {}))
 
 
 def follow_consents(
@@ -228,7 +230,8 @@ def fold(
         if _applies(touch, point, point.condition, event):
             found = _guarded(touch, point, [], point.points, touch.view.part("properties"))
             touch.points += found
-            _note(touch, point, True, "" if found else "the event has none of its fields")
+            if touch.trace is not None:
+                _note(touch, point, True, _told(found))
 
 
 def comply(profile: dict[str, Any], touch: Touch, now: float, event_id: str) -> None:
@@ -277,6 +280,11 @@ def _guarded(touch: Touch, each: Compiled, otherwise: U, act: Callable[P, T], *a
         log.exception("rule_failed", kind=each.rule.kind, rule=each.rule.id)
         touch.warnings.append(f"{each.rule.kind} rule {each.rule.id} failed and was passed over")
         return otherwise
+
+
+def _told(points: list[Point]) -> str:
+    keys = ", ".join(point.prefix for point in points)
+    return f"identifies the customer by {keys}" if keys else "the event has none of its fields"
 
 
 def _note(touch: Touch, each: Compiled, matched: bool, why: str = "") -> None:

@@ -50,6 +50,13 @@ class TraitsMapping:
             raise RuleFault(("spec",), "nothing to map; expected traits, tags or a journey state")
         self._entry = EventType(id=rule.id, copy=copies)
 
+    def told(self, traits: dict[str, Any]) -> str:
+        """What it has done to an event from which it has made these traits; for people."""
+        parts = [f"traits {', '.join(sorted(traits))}"] if traits else []
+        parts += [f"tags {', '.join(self.tags)}"] if self.tags else []
+        parts += [f"journey {self.journey}"] if self.journey else []
+        return f"set {'; '.join(parts)}" if parts else "the event has none of its fields"
+
     def traits(self, properties: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
         mapped: dict[str, Any] = map_event(self._entry, properties, warnings).get("traits", {})
         return mapped
