@@ -128,6 +128,7 @@ async def test_a_key_is_on_the_move_for_a_while_only(store: Asked, clock: FakeCl
     asked = len(store.keys)
     assert await ask(bound, "s:s") == "loser", "nothing came of it"
     assert len(store.keys) == asked
+    assert not bound._moving, "and nothing of it is kept"
 
 
 async def test_keys_on_the_move_are_bounded(store: Asked, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +169,16 @@ async def test_without_any_word_an_answer_lags_for_as_long_as_it_is_fresh(store:
     assert await ask(bound, "s:s") == "loser"
     clock.advance(0.2)
     assert await ask(bound, "s:s") == "older"
+
+
+async def test_a_profile_is_asked_for_again_however_busy_it_is_with_new_sessions(
+    store: Asked, clock: FakeClock
+) -> None:
+    bound = door(store, MemoryCache(100, clock), clock)
+    for number in range(20):
+        await bound.resolve([f"s:new-{number}", "p:loser"])
+        clock.advance(FRESH_S / 4)
+    assert store.keys.count("p:loser") == 5
 
 
 async def test_doors_that_share_a_cache_ask_the_store_once(store: Asked, clock: FakeClock) -> None:

@@ -89,6 +89,8 @@ class Bindings:
         self._moves = cache.moves()
         self._moving: OrderedDict[str, float] = OrderedDict()
         """Keys on the move, and until when they are not trusted; in that order."""
+        self._moved_by = 0.0
+        """When the last of them is."""
         self._floor = 0.0
         """Entries that were to be fresh until then, or shorter, are not."""
         self._known: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
@@ -113,6 +115,8 @@ class Bindings:
         return not self._moving or not (self._is_moving(key, now) or self._is_moving(f"p:{profile}", now))
 
     def _is_moving(self, key: str, now: float) -> bool:
+        if now >= self._moved_by:
+            self._moving.clear()
         until = self._moving.get(key)
         return until is not None and until > now
 
@@ -121,8 +125,9 @@ class Bindings:
         if keys is None:
             self._floor = now + FRESH_S
             return
+        self._moved_by = now + HOLD_S
         for key in keys:
-            self._moving[key] = now + HOLD_S
+            self._moving[key] = self._moved_by
             self._moving.move_to_end(key)
         while self._moving:
             oldest = next(iter(self._moving))
@@ -146,14 +151,14 @@ class Bindings:
         if missing:
             try:
                 for key, entry_ in zip(missing, await self._lookup(missing), strict=True):
-                    found[key] = await self._survivor(entry_) if entry_ is not None else None
+                    found[key] = await self._survivor(key, entry_) if entry_ is not None else None
             except TryLater as error:
                 if any(self._remembered(key) is None for key in missing):
                     raise Unknown from error
         answers: list[str | None] = []
         for key in keys:
             answer = found.get(key) or self._remembered(key)
-            if answer is not None:
+            if answer is not None and key in missing:
                 self._confirm(key, answer, stored=found.get(key) is not None)
             answers.append(answer)
         return answers
@@ -173,9 +178,11 @@ class Bindings:
         if len(self._known) > self._size:
             self._known.popitem(last=False)
 
-    async def _survivor(self, entry: Entry) -> str | None:
+    async def _survivor(self, asked: str, entry: Entry) -> str | None:
         """Follow aliases to the profile that an entry means now; None for a session without one."""
         target = entry.target
+        if asked == f"p:{target}":
+            return target
         for _ in range(ALIAS_HOPS_MAX):
             if not target:
                 return None
