@@ -1,16 +1,16 @@
 """The cache that processes share, on Redis, and word of moved keys by publish and subscribe. Needs the extra ``redis``.
 
 Losing Redis slows and never breaks: a call waits for it at most about ``REDIS_TIMEOUT`` (three times that while
-connecting), after a failure it is left alone for ``RETRY_S``, and meanwhile ``get`` finds nothing, ``add`` and
-``announce`` do nothing. Only ``ping`` raises. An announcement that Redis did not hear of leaves the key's value there
-until its time is up.
+connecting), after a failure it is left alone for ``RETRY_S``, and meanwhile ``get`` finds nothing and ``add`` does
+nothing. Only ``ping`` raises. An announcement that Redis did not hear of is made again until it does: what Redis kept
+over its absence may be from before the move.
 
 A value is stored behind ``_VALUE``, so that the mark that a move leaves in its place can't be mistaken for one. Values
 are added with NX: the mark, which lives for ``HOLD_S``, keeps out what was asked before the move and arrives after it.
 
 Calls of one loop turn travel together: a pump sends what has gathered during the last trip as one pipeline.
 Bounds: ``WAITING_MAX`` keys wait (more are misses), ``TRIP_MAX`` travel at once, ``UNHEARD_MAX`` announcements wait for
-this process's listener.
+this process's listener, ``UNSAID_MAX`` for Redis to come back; of more, the oldest are given up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ RETRY_S = 1.0
 WAITING_MAX = 20_000
 TRIP_MAX = 1000
 UNHEARD_MAX = 10_000
+UNSAID_MAX = 10_000
 PING_S = 2.0
 # A subscription is silent for as long as nobody merges; asked every so often, it has to say something.
 QUIET_S = 2.0
@@ -86,6 +88,8 @@ class RedisCache:
         self._pump: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._ears: list[_Ear] = []
+        self._unsaid: dict[str, None] = {}
+        self._saying: asyncio.Task[None] | None = None
         self._retry_at = 0.0
         self._away = False
 
@@ -102,7 +106,7 @@ class RedisCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = [task for task in (self._pump, self._following) if task is not None]
+        tasks = [task for task in (self._pump, self._following, self._saying) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,15 +138,30 @@ class RedisCache:
     # moves
 
     async def announce(self, keys: Sequence[str]) -> None:
-        if not keys:
+        if not keys or await self._say(keys):
             return
+        self._unsaid.update(dict.fromkeys(keys))
+        while len(self._unsaid) > UNSAID_MAX:
+            del self._unsaid[next(iter(self._unsaid))]
+        if self._saying is None or self._saying.done():
+            self._saying = asyncio.create_task(self._say_later())
 
+    async def _say(self, keys: Sequence[str]) -> bool:
         def load(pipeline: Pipeline) -> None:
             for key in keys:
                 pipeline.set(self._prefix + key, _MARK, px=int(HOLD_S * 1000))
             pipeline.publish(self._channel, _encode_keys(keys))
 
-        await self._travel(len(keys), load)
+        return await self._travel(len(keys), load) is not None
+
+    async def _say_later(self) -> None:
+        """Announce what Redis has not heard of, until it has."""
+        while self._unsaid:
+            await self._clock.sleep(RETRY_S)
+            keys = list(islice(self._unsaid, TRIP_MAX))
+            if await self._say(keys):
+                for key in keys:
+                    self._unsaid.pop(key, None)
 
     def moves(self) -> Moves:
         ear = _Ear()
