@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -194,6 +195,25 @@ async def test_doors_that_share_a_cache_ask_the_store_once(store: Asked, clock: 
     assert store.keys == []
     store.away = True
     assert await door(store, cache, clock).resolve(["s:s"]) == ["loser"], "what the cache has, the store need not say"
+
+
+async def test_while_the_store_is_away_the_shared_cache_answers_what_it_knows_and_nobody_waits_for_others(
+    store: Asked, clock: FakeClock
+) -> None:
+    cache = MemoryCache(100, clock, shared=True)
+    await door(store, cache, clock).resolve(["s:s"])
+    store.away = True
+    restarted = door(store, cache, clock)
+    for _ in range(2):
+        # In one turn of the loop, and then while the store is left alone.
+        known, new = await asyncio.gather(
+            restarted.resolve(["s:s"]), restarted.resolve(["s:new"]), return_exceptions=True
+        )
+        assert known == ["loser"]
+        assert isinstance(new, Unknown)
+    clock.advance(PAUSE_S)
+    store.away = False
+    assert await restarted.resolve(["s:new"]) == [None]
 
 
 async def test_the_cache_keeps_sessions_and_profiles_for_as_long_as_the_settings_say(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -54,17 +54,21 @@ class _Batch:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry | None] = {}
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: list[tuple[list[str], asyncio.Future[None]]] = []
 
     def succeed(self) -> None:
-        for waiter in self.waiters:
+        for _, waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def fail(self, fault: Exception) -> None:
-        for waiter in self.waiters:
+    def fail(self, fault: Exception, unknown: Collection[str]) -> None:
+        """For who has asked for one of the unknown keys; the others have their answer."""
+        for keys, waiter in self.waiters:
             if not waiter.done():
-                waiter.set_exception(fault)
+                if any(key in unknown for key in keys):
+                    waiter.set_exception(fault)
+                else:
+                    waiter.set_result(None)
 
 
 class Bindings:
@@ -200,9 +204,8 @@ class Bindings:
     async def _lookup(self, keys: list[str]) -> list[Entry | None]:
         """Join the look-up of this turn of the loop. Each caller waits for a future of its own, so that a client that
         hangs up does not cancel what others wait for."""
-        now = self._clock.monotonic()
-        if now < self._paused_until:
-            raise TryLater("store", "the directory did not answer just now", self._paused_until - now)
+        if not self._cache.shared:
+            self._check_pause()
         loop = asyncio.get_running_loop()
         batch = self._batch
         if batch is None:
@@ -211,9 +214,14 @@ class Bindings:
         for key in keys:
             batch.entries[key] = None
         waiter = loop.create_future()
-        batch.waiters.append(waiter)
+        batch.waiters.append((keys, waiter))
         await waiter
         return [batch.entries[key] for key in keys]
+
+    def _check_pause(self) -> None:
+        left_s = self._paused_until - self._clock.monotonic()
+        if left_s > 0:
+            raise TryLater("store", "the directory did not answer just now", left_s)
 
     def _start(self) -> None:
         batch, self._batch = self._batch, None
@@ -221,43 +229,44 @@ class Bindings:
         self._start_task(self._ask(batch))
 
     async def _ask(self, batch: _Batch) -> None:
-        keys = list(batch.entries)
+        unknown = list(batch.entries)
         try:
             async with asyncio.timeout(LOOKUP_S):
-                entries = await self._entries(keys)
+                if self._cache.shared:
+                    unknown = await self._ask_cache(batch)
+                if unknown:
+                    self._check_pause()
+                    found = await self._store.lookup(unknown)
+                    batch.entries.update(zip(unknown, found, strict=True))
         except (TryLater, TimeoutError) as error:
-            self._paused_until = self._clock.monotonic() + PAUSE_S
+            now = self._clock.monotonic()
+            if now >= self._paused_until:
+                self._paused_until = now + PAUSE_S
             fault = error if isinstance(error, TryLater) else TryLater("store", "the directory is slow", PAUSE_S)
-            batch.fail(fault)
+            batch.fail(fault, set(unknown))
         except Exception as error:
             # A bug; those who wait for the answer show it.
-            batch.fail(error)
+            batch.fail(error, batch.entries)
         else:
-            batch.entries.update(zip(keys, entries, strict=True))
             batch.succeed()
+            if self._cache.shared:
+                self._tell_cache({key: entry for key in unknown if (entry := batch.entries[key]) is not None})
 
-    async def _entries(self, keys: list[str]) -> list[Entry | None]:
-        """What cache or store say; what the store alone has said, the cache is told."""
-        if not self._cache.shared:
-            return await self._store.lookup(keys)
-        entries = [_entry(value) for value in await self._cache.get(keys)]
-        places = [place for place, entry in enumerate(entries) if entry is None]
-        self._metrics.cache_hits.add("directory", count=len(keys) - len(places))
-        self._metrics.cache_misses.add("directory", count=len(places))
-        if places:
-            found = await self._store.lookup([keys[place] for place in places])
-            for place, entry in zip(places, found, strict=True):
-                entries[place] = entry
-            for kind, ttl_s in self._ttl_s.items():
-                values = {
-                    keys[place]: _encode(entry)
-                    for place in places
-                    if (entry := entries[place]) is not None and keys[place].startswith(kind)
-                }
-                if values:
-                    # Nobody waits for it.
-                    self._start_task(self._cache.add(values, ttl_s))
-        return entries
+    async def _ask_cache(self, batch: _Batch) -> list[str]:
+        """Which keys it does not have."""
+        keys = list(batch.entries)
+        batch.entries.update(zip(keys, map(_entry, await self._cache.get(keys)), strict=True))
+        unknown = [key for key in keys if batch.entries[key] is None]
+        self._metrics.cache_hits.add("directory", count=len(keys) - len(unknown))
+        self._metrics.cache_misses.add("directory", count=len(unknown))
+        return unknown
+
+    def _tell_cache(self, entries: dict[str, Entry]) -> None:
+        """What the store has said. Nobody waits for it."""
+        for kind, ttl_s in self._ttl_s.items():
+            values = {key: _encode(entry) for key, entry in entries.items() if key.startswith(kind)}
+            if values:
+                self._start_task(self._cache.add(values, ttl_s))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
