@@ -6,13 +6,12 @@ import asyncio
 import random
 import socket
 
-import aiohttp
 import pytest
 
 from tests.acceptance import merges
 from tests.acceptance.oracle import Oracle, settled
 from tests.acceptance.sites import Site
-from tracardi_lite.client import AsyncClient
+from tracardi_lite.client import AsyncClient, Event
 
 pytestmark = pytest.mark.acceptance
 
@@ -53,26 +52,20 @@ async def test_ten_simultaneous_first_hits_of_a_session_on_two_processes_make_on
     await asyncio.gather(first.start(), second.start())
     load = site.load(seed)
 
-    async def hit(http: aiohttp.ClientSession, base: str, session: str) -> str:
-        body = {
-            "source": {"id": "default"},
-            "session": {"id": session},
-            "events": [{"type": "page-view", "properties": {"nonce": f"{random_.getrandbits(64):x}"}}],
-        }
-        if sent != "no profile":
-            body["profile"] = {"id": f"foreign-{random_.getrandbits(64):x}"}
-        async with http.post(f"{base}/track", json=body) as answer:
-            assert answer.status == 200, await answer.text()
-            profile: str = (await answer.json())["profile"]["id"]
-            return profile
+    async def hit(door: AsyncClient, session: str) -> str | None:
+        foreign = None if sent == "no profile" else f"foreign-{random_.getrandbits(64):x}"
+        event = Event("page-view", {"nonce": f"{random_.getrandbits(64):x}"}, id="")
+        receipt = await door.attempt([event], session_id=session, profile_id=foreign)
+        assert receipt.status == 200
+        return receipt.profile_id
 
-    async with aiohttp.ClientSession() as http:
+    async with AsyncClient(first.base, "default") as one, AsyncClient(second.base, "default") as other:
         for number in range(5):
             session = f"{seed}-{number}"
-            bases = [first.base, second.base] * (HITS // 2)
-            profiles = await asyncio.gather(*(hit(http, base, session) for base in bases))
+            profiles = await asyncio.gather(*(hit(door, session) for door in [one, other] * (HITS // 2)))
+            assert None not in profiles
             assert len(set(profiles)) == 1, profiles
-            load.profiles[session] = set(profiles)
+            load.profiles[session] = {profile for profile in profiles if profile}
 
     async with Oracle(site.data_dir) as oracle:
         await oracle.drained()
