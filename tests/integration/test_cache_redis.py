@@ -7,13 +7,18 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
+from tests.acceptance import merges
+from tests.acceptance.oracle import Oracle
+from tests.acceptance.program import QUICK, Program, install
 from tests.integration.redis_service import OwnRedis, service
 from tracardi_lite.backends.cache.redis import QUIET_S, RETRY_S, RedisCache, open_cache
+from tracardi_lite.client import AsyncClient
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.cache_suite import CacheSuite, listens
@@ -212,3 +217,23 @@ class TestAway:
                 began = time.monotonic()
                 assert await cache.get(["a"]) == [None]
                 assert time.monotonic() - began < 0.1
+
+
+async def test_processes_whose_cache_is_redis_answer_with_the_survivor_as_soon_as_it_is_stored(
+    url: str, settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    data_dir = tmp_path / "data"
+    await asyncio.to_thread(install, data_dir, QUICK)
+    env = {**QUICK, "CACHE_URL": url, "REDIS_PREFIX": settings.redis_prefix}
+    api, worker = (Program(data_dir, role=role, env=env) for role in ("api", "worker"))
+    try:
+        await asyncio.gather(api.start(), worker.start())
+        async with Oracle(data_dir) as oracle, AsyncClient(api.base, "default") as door:
+            await merges.is_answered_at_once(oracle, door, seed, rounds=5)
+        samples = await api.metrics()
+    finally:
+        for program in (api, worker):
+            program.kill()
+            print(program.log())
+    assert samples['tracardi_lite_cache_hits_total{cache="directory"}'] > 0
+    assert not (data_dir / "moved.ring").exists()
