@@ -24,7 +24,14 @@ claim() {
 # spawn COMMAND...: runs it in $run and in a session of its own, away from this terminal and its locks
 spawn() {
     cd "$run"
-    SERVICE_RUN=$run setsid "$@" >"$run/log" 2>&1 </dev/null {lock}>&- &
+    (
+        # Whatever the caller has open, its locks above all, would otherwise be held as long as the server runs.
+        for fd in /proc/self/fd/*; do
+            fd=${fd##*/}
+            [ "$fd" -le 2 ] || eval "exec $fd>&-"
+        done
+        SERVICE_RUN=$run exec setsid "$@"
+    ) >"$run/log" 2>&1 </dev/null &
     echo $! >"$run/pid"
     local tries=50 # until the child has become the program and carries the mark
     until running || [ $((tries -= 1)) -eq 0 ]; do sleep 0.01; done
