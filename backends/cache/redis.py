@@ -30,6 +30,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from tracardi_lite import tls
 from tracardi_lite.clock import Clock, SystemClock
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.ports.cache import HOLD_S, Moves
@@ -58,6 +59,11 @@ def open_cache(url: str, settings: Settings, clock: Clock | None = None) -> Redi
     """``redis://host:6379/0``, ``rediss://…``, or ``redis:`` for what REDIS_HOST names."""
     options = redis_options(url, settings)
     return RedisCache(options, settings.redis_prefix, settings.redis_timeout, clock or SystemClock())
+
+
+def _away(error: BaseException) -> Unavailable:
+    fault = tls.fault("cache", "redis", error)
+    return fault or Unavailable("cache", f"Redis: {str(error) or type(error).__name__}")
 
 
 class _Trip:
@@ -206,7 +212,7 @@ class RedisCache:
             async with asyncio.timeout(PING_S):
                 await self._redis.ping()
         except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable("cache", f"Redis: {str(error) or type(error).__name__}") from error
+            raise _away(error) from error
 
     # travelling
 
@@ -264,7 +270,7 @@ class RedisCache:
         self._retry_at = self._clock.monotonic() + RETRY_S
         if not self._away:
             self._away = True
-            log.warning("redis_away", reason=str(error) or type(error).__name__)
+            log.warning("redis_away", reason=_away(error).reason)
 
     def _fail(self) -> None:
         while self._trips:

@@ -70,6 +70,7 @@ with None for the address, when the start failed after an installation that made
 
 REFUSALS_EVERY_S = 1.0
 MAINTAIN_EVERY_S = 30.0
+GLANCE_S = 3.0
 # Room that closing the backends gets out of SHUTDOWN_TIMEOUT.
 CLOSING_S = 2.0
 BACKLOG = 1024
@@ -179,6 +180,17 @@ async def _when_ready(part: str, settings: Settings, stop: asyncio.Event, attemp
     return await ready(part, attempt, limit_s, SystemClock(), stop)
 
 
+async def _glance(part: str, ping: Callable[[], Awaitable[None]]) -> None:
+    """What can be done without for a while is not waited for: the door stays open. That it is away is said."""
+    try:
+        async with asyncio.timeout(GLANCE_S):
+            await ready(part, ping, 0.0, SystemClock(), asyncio.Event())
+    except TimeoutError:
+        log.warning("going_on_without", part=part, reason=f"no answer within {GLANCE_S:g} s")
+    except TryLater as error:
+        log.warning("going_on_without", part=part, reason=error.reason)
+
+
 async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, stop: asyncio.Event) -> Parts:
     clock, metrics = SystemClock(), Metrics()
     if settings.apm and settings.auto_profile_merging == DEFAULT_MERGING_SECRET:
@@ -187,8 +199,14 @@ async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, s
         )
     queue = await _when_ready("queue", settings, stop, lambda: stack.enter_async_context(wiring.open_queue(settings)))
     store = await stack.enter_async_context(wiring.open_store(settings))
+    if settings.role == "worker":
+        await _when_ready("store", settings, stop, store.ping)
+    else:
+        await _glance("store", store.ping)
     cache = await stack.enter_async_context(wiring.open_cache(settings))
+    await _glance("cache", cache.ping)
     health = Health(clock)
+    health.add("cache", cache.ping, needed=False)
     health.add("queue", queue.ping)
     worker = rules = None
     if settings.role != "api":

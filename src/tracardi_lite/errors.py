@@ -50,6 +50,20 @@ class Unavailable(TryLater):
     """The part does not answer, or answers with faults."""
 
 
+class Untrusted(Unavailable):
+    """A server has shown a certificate that the settings don't trust. Nothing was sent to it.
+
+    At start that is a setting to be corrected, and ends the start as ``Misconfigured`` does; later it may be a
+    certificate that is being replaced, and is tried again.
+    """
+
+    def __init__(self, part: str, key: str, problem: str, fix: str) -> None:
+        super().__init__(part, f"{key}: {problem} {fix}", 5.0)
+        self.key = key
+        self.problem = problem
+        self.fix = fix
+
+
 class LeaseLost(TracardiLiteError):
     """A late act of a consumer whose partition has moved on. Nothing was changed; drop the work."""
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from tracardi_lite.clock import Clock
-from tracardi_lite.errors import TryLater
+from tracardi_lite.errors import Misconfigured, TryLater, Untrusted
 
 T = TypeVar("T")
 
@@ -22,12 +22,15 @@ PAUSE_MAX_S = 5.0
 async def ready(part: str, attempt: Callable[[], Awaitable[T]], limit_s: float, clock: Clock, stop: asyncio.Event) -> T:
     """What ``attempt`` gives, tried again after growing pauses while it raises ``TryLater``.
 
-    After ``limit_s`` seconds, or when ``stop`` is set meanwhile, the last error is raised. Other errors are at once.
+    After ``limit_s`` seconds, or when ``stop`` is set meanwhile, the last error is raised. Other errors are raised at
+    once, and ``Untrusted`` as ``Misconfigured``: no waiting makes us trust a server.
     """
     deadline, pause_s = clock.monotonic() + limit_s, PAUSE_S
     while True:
         try:
             return await attempt()
+        except Untrusted as error:
+            raise Misconfigured(error.key, error.problem, error.fix) from error
         except TryLater as error:
             left_s = deadline - clock.monotonic()
             if left_s <= 0 or stop.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -62,10 +63,15 @@ class Crowd:
 
 
 class Proxy:
-    """``faults`` are asked in turn, each for one bulk; after them everything goes through, or to the ``crowd``."""
+    """``faults`` are asked in turn, each for one bulk; after them everything goes through, or to the ``crowd``.
 
-    def __init__(self, target: str) -> None:
+    It stands in for Elasticsearch's own security, too: ``tls`` ends at it, and ``authorization`` is asked for.
+    """
+
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None, authorization: str = "") -> None:
         self.target = target
+        self.authorization = authorization
+        self._tls = tls
         self.faults: list[Fault] = []
         self.crowd: Crowd | None = None
         self.bulks: list[int] = []
@@ -74,6 +80,8 @@ class Proxy:
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if self.authorization and request.headers.get("authorization") != self.authorization:
+            return refusal(401, "security_exception")
         if request.path.endswith("_bulk"):
             self.bulks.append(body.count(b'{"create"') + body.count(b'{"index"'))
             if self.faults and (answer := self.faults.pop(0)(request.path, body)) is not None:
@@ -81,15 +89,25 @@ class Proxy:
         headers = {"content-type": request.headers.get("content-type", "application/json")}
 
         async def forward(body: bytes) -> web.Response:
-            url = self.target + request.raw_path
+            url, data = self.target + request.raw_path, self.sent(request, body)
             try:
-                async with self._session.request(request.method, url, data=body or None, headers=headers) as response:
-                    data = await response.read()
+                async with self._session.request(request.method, url, data=data or None, headers=headers) as response:
+                    found = await response.read()
             except aiohttp.ClientError:  # it is away
                 return web.Response(status=502)
-            return web.Response(status=response.status, body=data, content_type="application/json")
+            if response.ok:
+                found = self.received(request, found)
+            return web.Response(status=response.status, body=found, content_type="application/json")
 
         return await (forward(body) if self.crowd is None else self.crowd.answer(request.path, body, forward))
+
+    def sent(self, request: web.Request, body: bytes) -> bytes:
+        """What goes on to Elasticsearch; for proxies that change it."""
+        return body
+
+    def received(self, request: web.Request, body: bytes) -> bytes:
+        """And what comes back, of a success."""
+        return body
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -99,9 +117,11 @@ class Proxy:
         async with aiohttp.ClientSession() as self._session:
             await runner.setup()
             try:
-                site = web.TCPSite(runner, "127.0.0.1", 0)
+                site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
                 await site.start()
-                self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+                port = runner.addresses[0][1]
+                # Certificates are for names; see ``certificates.NAME``.
+                self.url = f"https://localhost:{port}" if self._tls else f"http://127.0.0.1:{port}"
                 yield self
             finally:
                 await runner.cleanup()
@@ -119,7 +139,11 @@ def operations(body: bytes) -> list[tuple[str, bytes]]:
 
 def whole(status: int, type: str) -> Fault:
     """The whole request gets this error."""
-    return lambda path, body: web.json_response({"error": {"type": type, "reason": "test"}}, status=status)
+    return lambda path, body: refusal(status, type)
+
+
+def refusal(status: int, type: str) -> web.Response:
+    return web.json_response({"error": {"type": type, "reason": "test"}}, status=status)
 
 
 def items(*statuses: int) -> Fault:

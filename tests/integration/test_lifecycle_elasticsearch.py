@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
+from msgspec import structs
 
 from tests.integration.elastic import cleaned, fresh_settings, opened, server
+from tests.integration.elastic_proxy import Proxy
 from tracardi_lite import partitioning
 from tracardi_lite.backends.store.elasticsearch.connection import Connection
 from tracardi_lite.cli import run
 from tracardi_lite.clock import SystemClock
+from tracardi_lite.errors import BadInput
 from tracardi_lite.lifecycle.keeper import Keeper
 from tracardi_lite.lifecycle.plan import Step
 from tracardi_lite.ports.store import STORED
@@ -126,3 +131,76 @@ def test_the_same_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         assert "no partition" in capsys.readouterr().err
     finally:
         asyncio.run(sweep())
+
+
+class NodesWithS3(Proxy):
+    """Elasticsearch with the module ``repository-s3``, which is not published: repositories of the type ``s3`` are kept
+    in folders of the type ``fs``. What is asked of them is held against Elasticsearch's documentation: ``bucket`` is
+    the one setting that has to be there, ``base_path`` neither begins nor ends with a slash, credentials are the
+    nodes'."""
+
+    def __init__(self, target: str, folder: str) -> None:
+        super().__init__(target)
+        self.folder = folder
+        self.asked: list[dict[str, dict[str, str]]] = []
+
+    def sent(self, request: web.Request, body: bytes) -> bytes:
+        if request.method != "PUT" or not re.fullmatch(r"/_snapshot/[^/]+", request.path):
+            return body
+        asked = json.loads(body)
+        assert asked.keys() == {"type", "settings"}
+        assert asked["type"] == "s3"
+        assert {"bucket"} <= asked["settings"].keys() <= {"bucket", "base_path"}
+        assert asked["settings"]["base_path"].strip("/") == asked["settings"]["base_path"]
+        self.asked.append(asked)
+        location = "/".join((self.folder, asked["settings"]["bucket"], asked["settings"]["base_path"]))
+        return json.dumps({"type": "fs", "settings": {"location": location}}).encode()
+
+    def received(self, request: web.Request, body: bytes) -> bytes:
+        if request.method != "GET" or not re.fullmatch(r"/_snapshot/[^/]+", request.path) or not self.asked:
+            return body
+        return json.dumps(dict.fromkeys(json.loads(body), self.asked[-1])).encode()
+
+
+async def test_snapshots_go_to_s3_as_documented_and_come_back() -> None:
+    async with NodesWithS3(server()["url"], f"{server()['snapshots']}/{uuid4().hex[:8]}").running() as nodes:
+        settings = fresh_settings(
+            elastic_host=nodes.url, store_url="elasticsearch:", elastic_snapshots="s3://my-bucket/of/tracardi/"
+        )
+        event = event_write(partition="2025-3")
+        async with cleaned(settings), opened(settings) as store:
+            assert await store.create_events([event]) == [STORED]
+            assert (await store.lifecycle.snapshot("event", "2025-3")).state == "success"
+            assert await store.drop_partition("event", "2025-3")
+            assert await store.find("event", event.id) is None
+            assert await store.lifecycle.restore("event", "2025-3")
+            back = await store.find("event", event.id)
+            assert back is not None
+            assert back.doc == event.doc
+            assert not [line for line in await store.provision(dry_run=True) if "snapshots" in line]
+    assert nodes.asked == [{"type": "s3", "settings": {"bucket": "my-bucket", "base_path": "of/tracardi"}}]
+
+
+async def test_nodes_that_have_no_s3_say_so() -> None:
+    settings = fresh_settings(store_url="elasticsearch:", elastic_snapshots="s3://my-bucket")
+    async with cleaned(settings), opened(settings) as store:
+        with pytest.raises(BadInput, match=r"can't use s3://my-bucket for snapshots.*\[s3\] does not exist"):
+            await store.provision()
+
+
+async def test_a_place_that_has_changed_is_said_and_one_with_more_settings_left_alone() -> None:
+    settings = policy()
+    elsewhere = f"fs:{server()['snapshots']}/{uuid4().hex[:8]}"
+    async with cleaned(settings) as connection, opened(settings) as store:
+        await store.provision()
+        target = f"/_snapshot/tracardi-lite-{settings.tenant_name}"
+        location = settings.elastic_snapshots.removeprefix("fs:")
+        await connection.do("PUT", target, {"type": "fs", "settings": {"location": location, "compress": "false"}})
+        assert await store.provision() == []
+        await store.lifecycle.snapshots()
+        assert b'"compress":"false"' in (await connection.do("GET", target)).body
+        async with opened(structs.replace(settings, elastic_snapshots=elsewhere)) as moved:
+            line = f"register {elsewhere} (was {settings.elastic_snapshots}) for snapshots"
+            assert await moved.provision(dry_run=True) == [line]
+            assert await moved.provision() == [line]
+            assert await moved.provision() == []

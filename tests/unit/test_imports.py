@@ -13,7 +13,20 @@ PACKAGE = "tracardi_lite"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"", "clock", "data", "errors", "ledger", "logs", "metrics", "partitioning", "protocol", "settings", "waiting"}
+        {
+            "",
+            "clock",
+            "data",
+            "errors",
+            "ledger",
+            "logs",
+            "metrics",
+            "partitioning",
+            "protocol",
+            "settings",
+            "tls",
+            "waiting",
+        }
     ),
     frozenset({"ports", "query"}),
     frozenset(

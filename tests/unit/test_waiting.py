@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tracardi_lite.errors import Misconfigured, Unavailable
+from tracardi_lite.errors import Misconfigured, Unavailable, Untrusted
 from tracardi_lite.testing.clock import FakeClock
 from tracardi_lite.waiting import ready
 
@@ -75,4 +75,12 @@ async def test_what_waiting_does_not_mend_is_said_at_once() -> None:
         raise Misconfigured("queue_url", "no such thing")
 
     with pytest.raises(Misconfigured):
+        await ready("queue", attempt, 60, FakeClock(), asyncio.Event())
+
+
+async def test_a_server_that_is_not_trusted_is_not_waited_for() -> None:
+    async def attempt() -> None:
+        raise Untrusted("queue", "pulsar_ca_file", "not trusted.", "Set it.")
+
+    with pytest.raises(Misconfigured, match=r"pulsar_ca_file: not trusted\. Set it\."):
         await ready("queue", attempt, 60, FakeClock(), asyncio.Event())

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from tracardi_lite.errors import Misconfigured, Unavailable
+from tracardi_lite import tls
+from tracardi_lite.errors import Unavailable
 from tracardi_lite.settings import Settings
 
 TIMEOUT_S = 10.0
@@ -33,14 +34,7 @@ class Admin:
             self._headers["Authorization"] = f"Bearer {settings.pulsar_auth_token}"
         self._tls: ssl.SSLContext | bool = True
         if url.startswith("https:"):
-            try:
-                context = ssl.create_default_context(cafile=settings.pulsar_ca_file or None)
-            except OSError as error:
-                raise Misconfigured("pulsar_ca_file", f"can't be read: {error}") from error
-            if not settings.pulsar_verify_certs:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            self._tls = context
+            self._tls = tls.context(settings, "pulsar")
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -81,6 +75,8 @@ class Admin:
                     return True
                 return msgspec.json.decode(content) if content else None
         except (TimeoutError, aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+            if fault := tls.fault("queue", "pulsar", error, "pulsar_api"):
+                raise fault from error
             reason = str(error) or type(error).__name__
             raise Unavailable("queue", f"Pulsar's admin API (PULSAR_API): {reason}") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -43,7 +44,8 @@ class Blocking:
                 authentication=authentication,
                 operation_timeout_seconds=OPERATION_TIMEOUT_S,
                 connection_timeout_ms=CONNECT_TIMEOUT_MS,
-                tls_trust_certs_file_path=settings.pulsar_ca_file or None,
+                # Its own default is another bundle (certifi's), which a machine's own authorities are not in.
+                tls_trust_certs_file_path=settings.pulsar_ca_file or ssl.get_default_verify_paths().cafile,
                 tls_allow_insecure_connection=not settings.pulsar_verify_certs,
                 tls_validate_hostname=settings.pulsar_verify_certs,
                 logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),

@@ -10,8 +10,9 @@ from typing import Any, Self
 import msgspec
 import structlog
 
+from tracardi_lite import tls
 from tracardi_lite.backends.queue.pulsar import counts as arithmetic
-from tracardi_lite.backends.queue.pulsar import seek
+from tracardi_lite.backends.queue.pulsar import seek, trust
 from tracardi_lite.backends.queue.pulsar.admin import Admin, topic_path
 from tracardi_lite.backends.queue.pulsar.client import Blocking, partitions_of
 from tracardi_lite.backends.queue.pulsar.consumer import PulsarConsumer
@@ -25,7 +26,7 @@ from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.scan import Scan
 from tracardi_lite.backends.queue.pulsar.sender import Bridge, Sender
 from tracardi_lite.clock import Clock
-from tracardi_lite.errors import TryLater, Unavailable
+from tracardi_lite.errors import TryLater, Unavailable, Untrusted
 from tracardi_lite.ports.queue import (
     SUBSCRIPTION,
     DeadLetter,
@@ -56,6 +57,7 @@ class PulsarQueue:
         self._settings = settings
         self._clock = clock
         self.admin = Admin(admin_url, settings)
+        self._tls = tls.context(settings, "pulsar") if service_url.startswith("pulsar+ssl:") else None
         self._consumers: set[PulsarConsumer] = set()
         self._senders: list[Sender] = []
         self._room = Room(settings.queue_bytes_max)
@@ -69,6 +71,8 @@ class PulsarQueue:
         self._scan: Scan
 
     async def __aenter__(self) -> Self:
+        if self._tls is not None:
+            await trust.check(self._service_url, self._tls)
         self._bridge = Bridge()
         self._blocking = Blocking(self._service_url, self._settings)
         try:
@@ -114,6 +118,8 @@ class PulsarQueue:
         try:
             for line in await self._missing(found):
                 log.info("pulsar_provisioned", change=line)
+        except Untrusted:
+            raise
         except Unavailable as error:
             if found == [names.topic] or not found:
                 raise

@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
+from tracardi_lite import tls
 from tracardi_lite.errors import Full, TryLater, Unavailable
 
 TIMEOUT_S = 5.0
@@ -81,7 +82,7 @@ def ours(error: BaseException) -> TryLater:
     text = str(error) or type(error).__name__
     if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in text):
         return Full("queue", "Redis is at its maxmemory", 5.0)
-    return Unavailable("queue", f"Redis: {text[:200]}")
+    return tls.fault("queue", "redis", error) or Unavailable("queue", f"Redis: {text[:200]}")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
 from sqlalchemy.engine import URL
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from tracardi_lite import tls
 from tracardi_lite.backends.registry.sql.locks import file_lock
 from tracardi_lite.errors import BadInput, Misconfigured, Unavailable
 
@@ -134,9 +135,15 @@ def unavailable() -> Iterator[None]:
         # What no column can hold, and no check has refused: the sender's, for repeating it would never help.
         raise BadInput(422, f"The registry can't keep this: {error.orig}") from error
     except exc.DBAPIError as error:
-        raise Unavailable("registry", str(error.orig)) from error
+        raise tls.fault("registry", "mysql", error) or Unavailable("registry", _said(error)) from error
     except (exc.TimeoutError, OSError) as error:
         raise Unavailable("registry", str(error)) from error
+
+
+def _said(error: exc.DBAPIError) -> str:
+    """The database's own sentence: MySQL's comes as a pair of number and text."""
+    arguments = error.orig.args if error.orig is not None else ()
+    return f"{arguments[1]} ({arguments[0]})" if len(arguments) == 2 else str(error.orig)
 
 
 # --- SQLite ---

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine, exc, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from tracardi_lite import tls
 from tracardi_lite.backends.registry.sql.database import Database, unavailable
 from tracardi_lite.backends.registry.sql.registry import SqlRegistry
 from tracardi_lite.clock import Clock, SystemClock
@@ -77,8 +78,8 @@ def address(url: str, settings: Settings) -> URL:
 def mysql_database(url: str, settings: Settings) -> Database:
     where = address(url, settings)
     arguments: dict[str, Any] = {"connect_timeout": int(CONNECT_MAX_S)}
-    if tls := _tls(settings):
-        arguments["ssl"] = tls
+    if context := _tls(settings):
+        arguments["ssl"] = context
     engine = create_engine(
         where,
         connect_args=arguments,
@@ -96,14 +97,7 @@ def mysql_database(url: str, settings: Settings) -> Database:
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if not (settings.mysql_tls or settings.mysql_ca_file):
         return None
-    try:
-        context = ssl.create_default_context(cafile=settings.mysql_ca_file or None)
-    except OSError as error:
-        raise Misconfigured("mysql_ca_file", f"can't be read: {error}") from error
-    if not settings.mysql_verify_certs:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return tls.context(settings, "mysql")
 
 
 class _Mysql:

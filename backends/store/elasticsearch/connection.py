@@ -30,6 +30,7 @@ from elastic_transport import (
 from elastic_transport.client_utils import DEFAULT, DefaultType, basic_auth_to_header, parse_cloud_id
 from msgspec import Struct
 
+from tracardi_lite import tls
 from tracardi_lite.errors import BadInput, Full, Misconfigured, Unavailable
 from tracardi_lite.settings import Settings
 
@@ -139,19 +140,16 @@ class Connection:
         self._compress = settings.elastic_http_compress
         self.timeout_s = settings.elastic_query_timeout
         raw = _Bytes()
-        try:
-            self._transport = AsyncTransport(
-                nodes,
-                node_class=_Node,
-                # By its full name, too: the library has one of its own for it, which copies a bulk's body twice.
-                serializers={JSON: raw, NDJSON: raw, "application/*": raw, "text/*": raw},
-                max_retries=min(len(nodes) - 1, _NODES_TRIED_MAX),
-                retry_on_status=(),
-                max_dead_node_backoff=5.0,
-                meta_header=False,
-            )
-        except (ValueError, OSError) as error:
-            raise Misconfigured("elastic_ca_file", str(error), "Name a PEM file that this process may read.") from error
+        self._transport = AsyncTransport(
+            nodes,
+            node_class=_Node,
+            # By its full name, too: the library has one of its own for it, which copies a bulk's body twice.
+            serializers={JSON: raw, NDJSON: raw, "application/*": raw, "text/*": raw},
+            max_retries=min(len(nodes) - 1, _NODES_TRIED_MAX),
+            retry_on_status=(),
+            max_dead_node_backoff=5.0,
+            meta_header=False,
+        )
 
     async def close(self) -> None:
         await self._transport.close()
@@ -176,6 +174,8 @@ class Connection:
                 method, target, body=data, headers=headers, request_timeout=timeout_s or self.timeout_s
             )
         except (TransportError, SerializationError) as error:
+            if fault := tls.fault("store", "elastic", error):
+                raise fault from error
             raise Unavailable("store", f"Elasticsearch does not answer: {type(error).__name__}: {error}") from error
         return Answer(answer.meta.status, answer.body or b"")
 
@@ -238,9 +238,7 @@ def _nodes(url: str, settings: Settings) -> list[NodeConfig]:
             connections_per_node=settings.elastic_max_conn,
             request_timeout=settings.elastic_query_timeout,
             http_compress=False,  # done above, at a level that suits
-            verify_certs=settings.elastic_verify_certs if scheme == "https" else None,
-            ca_certs=settings.elastic_ca_file or None if scheme == "https" else None,
-            ssl_show_warn=False,  # settings show it
+            ssl_context=tls.context(settings, "elastic") if scheme == "https" else None,
         )
         for scheme, host, port, path in _addresses(url, settings)
     ]

@@ -25,6 +25,8 @@ from tracardi_lite.ports.store import KINDS, Kind, Snapshot, Tier
 from tracardi_lite.settings import Settings
 
 _WAIT_MAX_S = 4 * 3600.0
+_VERIFY_MAX_S = 60.0
+"""Elasticsearch lets every node write to a new place before it takes it."""
 _PAUSE_S = 0.1
 _PAUSE_MAX_S = 10.0
 
@@ -55,6 +57,22 @@ class _Snapshots(Struct):
     snapshots: list[_Snapshot] = []
 
 
+class _Repository(Struct):
+    """A place as Elasticsearch knows it: https://www.elastic.co/docs/deploy-manage/tools/snapshot-and-restore."""
+
+    type: str
+    settings: dict[str, str]
+
+    def holds(self, wanted: _Repository) -> bool:
+        """Whether it is that place, whatever else is set for it."""
+        return self.type == wanted.type and wanted.settings.items() <= ({"base_path": ""} | self.settings).items()
+
+    def __str__(self) -> str:
+        if self.type == "s3":
+            return "/".join(filter(None, (f"s3://{self.settings.get('bucket')}", self.settings.get("base_path"))))
+        return f"{self.type}:{self.settings.get('location', '')}"
+
+
 class _Shards(Struct):
     status: str = "yellow"
     number_of_shards: int = 1
@@ -63,6 +81,13 @@ class _Shards(Struct):
 
 class _Health(Struct):
     indices: dict[str, _Shards] = {}
+
+
+def _repository(place: str) -> _Repository:
+    where = urlsplit(place)
+    if where.scheme == "s3":
+        return _Repository("s3", {"bucket": where.netloc, "base_path": where.path.strip("/")})
+    return _Repository("fs", {"location": place.removeprefix("fs:")})
 
 
 class IndexLifecycle:
@@ -170,10 +195,13 @@ class IndexLifecycle:
         await self._connection.do("PUT", f"/{quote(index)}/_settings", change)
 
     async def missing_repository(self) -> str:
-        """Where snapshots should go, if the cluster has no repository of ours for it; else ""."""
-        if not self._place or (await self._connection.do("GET", self._path(), fine=(404,))).status != 404:
+        """Where snapshots should go, and where they went, if the cluster's repository of ours is not there; else ""."""
+        if not self._place:
             return ""
-        return self._place
+        found = await self._repository_there()
+        if found is None:
+            return self._place
+        return "" if found.holds(_repository(self._place)) else f"{self._place} (was {found})"
 
     async def make_repository(self) -> None:
         """Name the place to the cluster. ``BadInput`` 422 where it can't be used."""
@@ -184,17 +212,19 @@ class IndexLifecycle:
             return
         if not self._place:
             raise BadInput(422, "there is no place for snapshots: set elastic_snapshots")
-        place = urlsplit(self._place)
-        if place.scheme == "s3":
-            settings = {"bucket": place.netloc, "base_path": place.path.strip("/")}
-        else:
-            settings = {"location": self._place.removeprefix("fs:")}
-        answer = await self._connection.do(
-            "PUT", self._path(), {"type": place.scheme, "settings": settings}, fine=(400, 404, 500)
-        )
-        if answer.status >= 300:
-            raise BadInput(422, f"the nodes can't use {self._place} for snapshots: {answer.cause}")
+        wanted, found = _repository(self._place), await self._repository_there()
+        # One that fits is left alone: an operator may have given it more settings, such as another client of S3.
+        if found is None or not found.holds(wanted):
+            answer = await self._connection.do(
+                "PUT", self._path(), wanted, fine=(400, 404, 500), timeout_s=_VERIFY_MAX_S
+            )
+            if answer.status >= 300:
+                raise BadInput(422, f"the nodes can't use {self._place} for snapshots: {answer.cause}")
         self._has_repository = True
+
+    async def _repository_there(self) -> _Repository | None:
+        found = await self._connection.ask(dict[str, _Repository], "GET", self._path(), missing={})
+        return next(iter(found.values()), None)
 
     def _path(self) -> str:
         return f"/_snapshot/{quote(self._repository)}"

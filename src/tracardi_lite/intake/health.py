@@ -25,15 +25,19 @@ class Health:
         self.state = "starting"
         self._clock = clock
         self._probes: dict[str, Probe] = {}
+        self._optional: set[str] = set()
         self._last: tuple[float, dict[str, str]] | None = None
 
-    def add(self, part: str, probe: Probe) -> None:
+    def add(self, part: str, probe: Probe, *, needed: bool = True) -> None:
+        """``needed``: without it the program is not ready. Other parts are reported, and done without."""
         self._probes[part] = probe
+        if not needed:
+            self._optional.add(part)
 
     async def check(self) -> tuple[bool, dict[str, object]]:
         """(ready, report): the report names each part with ``ok`` or what is wrong with it."""
         parts = await self._parts()
-        failing = sorted(part for part, state in parts.items() if state != "ok")
+        failing = sorted(part for part, state in parts.items() if state != "ok" and part not in self._optional)
         ready = self.state == "serving" and not failing
         report: dict[str, object] = {"status": "ready" if ready else "not ready", "state": self.state, "parts": parts}
         if failing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tracardi_lite import tls
 from tracardi_lite.errors import Misconfigured
 from tracardi_lite.settings.schema import Settings
 
@@ -34,6 +35,7 @@ def redis_options(url: str, settings: Settings) -> dict[str, Any]:
         "password": unquote(parts.password or "") or settings.redis_password or None,
     }
     if parts.scheme == "rediss" or settings.redis_tls:
+        tls.context(settings, "redis")  # The client makes its own, later; a file that is no good is told now.
         options["ssl"] = True
         options["ssl_ca_certs"] = settings.redis_ca_file or None
         options["ssl_cert_reqs"] = "required" if settings.redis_verify_certs else "none"
