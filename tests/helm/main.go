@@ -87,7 +87,7 @@ func render(chart, release, namespace string, valueFiles []string) (string, erro
 		if _, err := root.New(name).Parse(string(text)); err != nil {
 			return "", err
 		}
-		if strings.HasSuffix(name, ".yaml") {
+		if filepath.Base(file) != "_helpers.tpl" {
 			names = append(names, name)
 		}
 	}
@@ -97,7 +97,11 @@ func render(chart, release, namespace string, valueFiles []string) (string, erro
 		if err := root.ExecuteTemplate(&out, name, data); err != nil {
 			return "", err
 		}
-		if len(bytes.TrimSpace(out.Bytes())) > 0 {
+		if strings.HasSuffix(name, "NOTES.txt") {
+			// Told to people; here as a comment, so that what is printed stays YAML.
+			notes := strings.TrimSpace(out.String())
+			fmt.Fprintf(&all, "# %s\n", strings.ReplaceAll(notes, "\n", "\n# "))
+		} else if len(bytes.TrimSpace(out.Bytes())) > 0 {
 			fmt.Fprintf(&all, "---\n# Source: %s\n%s\n", name, out.String())
 		}
 	}

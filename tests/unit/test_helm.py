@@ -211,8 +211,8 @@ def test_selectors_select_and_targets_are_there(render: Render, values: Object) 
         # A number of replicas that two write would be fought over.
         assert "replicas" not in named(documents, "Deployment")[target]["spec"]
     for each in named(documents, "Ingress").values():
-        [path] = each["spec"]["rules"][0]["http"]["paths"]
-        assert path["backend"]["service"]["name"].removeprefix("demo-") in named(documents, "Service")
+        for path in each["spec"]["rules"][0]["http"]["paths"]:
+            assert path["backend"]["service"]["name"].removeprefix("demo-") in named(documents, "Service")
 
 
 @integration
@@ -242,6 +242,71 @@ def test_workers_follow_the_backlog_that_the_program_reports(render: Render) -> 
     assert f"(tracardi_lite_{metrics.BACKLOG_MESSAGES.name}{{" in query
     assert f'subscription="{SUBSCRIPTION}"' in query
     assert 'namespace="shop"' in query
+
+
+@integration
+def test_the_number_of_replicas_that_people_set_is_the_least_where_something_scales(render: Render) -> None:
+    documents = render(
+        MINIMUM
+        | {"api": {"public": {"replicas": 12}}, "worker": {"background": {"replicas": 5, "keda": {"enabled": True}}}}
+    )
+    hpa, scaled = named(documents, "HorizontalPodAutoscaler")["be-fa-public"], named(documents, "ScaledObject")
+    assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (12, 12)
+    [target] = scaled.values()
+    assert (target["spec"]["minReplicaCount"], target["spec"]["maxReplicaCount"]) == (5, 8)
+    assert target["spec"]["fallback"]["replicas"] == 5
+
+
+@integration
+def test_workers_are_not_fewer_because_nobody_knows_the_backlog(render: Render) -> None:
+    [scaled] = named(render(EVERYTHING), "ScaledObject").values()
+    assert scaled["spec"]["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
+    assert scaled["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher"
+
+
+@integration
+def test_a_secret_among_the_plain_settings_is_refused(render: Render) -> None:
+    for field in FIELDS.values():
+        if field.option.secret:
+            for name in field.env_names:
+                with pytest.raises(AssertionError, match=f"{name} is a secret: see secrets"):
+                    render(MINIMUM | {"config": {"extraEnv": {name: "for everybody to read"}}})
+
+
+@integration
+def test_the_public_ingress_is_the_collector_and_nothing_else(render: Render) -> None:
+    ingress = named(render(EVERYTHING), "Ingress")["be-public"]
+    paths = [each["path"] for each in ingress["spec"]["rules"][0]["http"]["paths"]]
+    assert paths == ["/track", "/collect", "/redirect", "/tracker", "/healthcheck"]
+    public = {"ingress": {"enabled": True, "path": "/", "annotations": {"a": "b"}}}
+    one = named(render(MINIMUM | {"api": {"public": public}}), "Ingress")["be-public"]
+    assert [each["path"] for each in one["spec"]["rules"][0]["http"]["paths"]] == ["/"]
+    assert one["metadata"]["annotations"] == {"a": "b"}
+
+
+@integration
+def test_authorities_of_the_servers_are_files_in_every_pod(render: Render) -> None:
+    folder = "/etc/tracardi-lite/tls"
+    servers = {
+        name: MINIMUM[name] | {"caFile": f"{folder}/{name}.pem"} for name in ("elastic", "pulsar", "redis", "mysql")
+    }
+    documents = render(MINIMUM | servers | {"tls": {"secret": "authorities"}})
+    for _, pod in pods(documents):
+        [container] = pod["spec"]["containers"]
+        assert {"name": "tls", "secret": {"secretName": "authorities"}} in pod["spec"]["volumes"]
+        assert {"name": "tls", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
+        found = load({}, environment(documents, container)).settings
+        assert (found.elastic_ca_file, found.mysql_ca_file) == (f"{folder}/elastic.pem", f"{folder}/mysql.pem")
+        assert (found.pulsar_ca_file, found.redis_ca_file) == (f"{folder}/pulsar.pem", f"{folder}/redis.pem")
+
+
+@integration
+def test_hosts_are_understood_as_tracardi_s_chart_writes_them(render: Render) -> None:
+    theirs = {"redis": {"host": "rd", "schema": "rediss://"}, "pulsar": MINIMUM["pulsar"] | {"host": "ps"}}
+    documents = render(MINIMUM | theirs)
+    [container] = next(pod for name, pod in pods(documents) if name == "be-fa-public")["spec"]["containers"]
+    found = load({}, environment(documents, container)).settings
+    assert (found.redis_host, found.pulsar_host) == ("rediss://rd", "pulsar://ps")
 
 
 @integration

@@ -44,12 +44,19 @@ volumes:
     emptyDir: {}
   - name: tmp
     emptyDir: {}
+{{- with .Values.tls.secret }}
+  - name: tls
+    secret: {secretName: {{ . }}}
+{{- end }}
 {{- end -}}
 
 {{- define "mounts" -}}
 volumeMounts:
   - {name: data, mountPath: /data}
   - {name: tmp, mountPath: /tmp}
+{{- if .Values.tls.secret }}
+  - {name: tls, mountPath: /etc/tracardi-lite/tls, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- /* One variable from a secret: of the user's own, by valueFrom, or of the chart's, where a value was given. */ -}}
@@ -80,10 +87,16 @@ env:
 {{- include "secret.variable" (dict "name" "INSTALLATION_TOKEN" "value" $s.installation.token "from" $s.installation.valueFrom.token "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "ELASTIC_HTTP_AUTH_USERNAME" "value" $s.elastic.username "from" $s.elastic.valueFrom.username "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "ELASTIC_HTTP_AUTH_PASSWORD" "value" $s.elastic.password "from" $s.elastic.valueFrom.password "secret" $secret) | nindent 2 }}
+{{- include "secret.variable" (dict "name" "ELASTIC_API_KEY" "value" $s.elastic.apiKey "from" $s.elastic.valueFrom.apiKey "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "REDIS_PASSWORD" "value" $s.redis.password "from" $s.redis.valueFrom.password "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "PULSAR_AUTH_TOKEN" "value" $s.pulsar.token "from" $s.pulsar.valueFrom.token "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "MYSQL_USERNAME" "value" $s.mysql.username "from" $s.mysql.valueFrom.username "secret" $secret) | nindent 2 }}
 {{- include "secret.variable" (dict "name" "MYSQL_PASSWORD" "value" $s.mysql.password "from" $s.mysql.valueFrom.password "secret" $secret) | nindent 2 }}
+{{- end -}}
+
+{{- /* A host as people write it, and as Tracardi's chart has it: schema and host apart. */ -}}
+{{- define "address" -}}
+{{- if or (not .host) (contains "://" .host) }}{{ .host }}{{ else }}{{ .schema }}{{ .host }}{{ end }}
 {{- end -}}
 
 {{- define "probes" -}}
