@@ -58,7 +58,7 @@ from tracardi_lite.provision import embedded
 from tracardi_lite.settings import Settings
 from tracardi_lite.settings.schema import DEFAULT_MERGING_SECRET
 from tracardi_lite.tracker import asset
-from tracardi_lite.waiting import ready
+from tracardi_lite.waiting import Patience, ready
 
 T = TypeVar("T")
 
@@ -112,9 +112,10 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         stack.callback(listening.close)
         data_dir.prepare(settings)
         registry = await stack.enter_async_context(wiring.open_registry(settings))
-        report = await _when_ready("registry", settings, stop, lambda: install(settings, registry))
+        patience = Patience(settings.wait_for_dependencies, SystemClock(), stop)
+        report = await _when_ready("registry", settings, patience, lambda: install(settings, registry))
         try:
-            parts = await _open(settings, registry, stack, stop)
+            parts = await _open(settings, registry, stack, patience)
             site = await _site(parts)
             stack.push_async_callback(site.close)
             try:
@@ -174,10 +175,11 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _when_ready(part: str, settings: Settings, stop: asyncio.Event, attempt: Callable[[], Awaitable[T]]) -> T:
+async def _when_ready(part: str, settings: Settings, patience: Patience, attempt: Callable[[], Awaitable[T]]) -> T:
     """Servers may start together with us; what is embedded answers or fails at once."""
-    limit_s = 0.0 if embedded(getattr(settings, f"{part}_url")) else settings.wait_for_dependencies
-    return await ready(part, attempt, limit_s, SystemClock(), stop)
+    if embedded(getattr(settings, f"{part}_url")):
+        return await attempt()
+    return await patience.ready(part, attempt)
 
 
 async def _glance(part: str, ping: Callable[[], Awaitable[None]]) -> None:
@@ -191,16 +193,18 @@ async def _glance(part: str, ping: Callable[[], Awaitable[None]]) -> None:
         log.warning("going_on_without", part=part, reason=error.reason)
 
 
-async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, stop: asyncio.Event) -> Parts:
+async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, patience: Patience) -> Parts:
     clock, metrics = SystemClock(), Metrics()
     if settings.apm and settings.auto_profile_merging == DEFAULT_MERGING_SECRET:
         log.warning(
             "default_merging_secret", fix="fine for a trial; before real customers come, set AUTO_PROFILE_MERGING"
         )
-    queue = await _when_ready("queue", settings, stop, lambda: stack.enter_async_context(wiring.open_queue(settings)))
+    queue = await _when_ready(
+        "queue", settings, patience, lambda: stack.enter_async_context(wiring.open_queue(settings))
+    )
     store = await stack.enter_async_context(wiring.open_store(settings))
     if settings.role == "worker":
-        await _when_ready("store", settings, stop, store.ping)
+        await _when_ready("store", settings, patience, store.ping)
     else:
         await _glance("store", store.ping)
     cache = await stack.enter_async_context(wiring.open_cache(settings))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from tracardi_lite.clock import Clock
-from tracardi_lite.errors import Misconfigured, TryLater, Untrusted
+from tracardi_lite.errors import Misconfigured, TryLater, Unavailable, Untrusted
 
 T = TypeVar("T")
 
@@ -38,6 +38,24 @@ async def ready(part: str, attempt: Callable[[], Awaitable[T]], limit_s: float, 
             log.warning("waiting_for", part=part, reason=error.reason, seconds_left=round(left_s, 1))
         await _pause(min(pause_s, left_s), clock, stop)
         pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+
+class Patience:
+    """What a start has for all its servers together, so that its end doesn't depend on how many are away."""
+
+    def __init__(self, limit_s: float, clock: Clock, stop: asyncio.Event) -> None:
+        self._clock = clock
+        self._stop = stop
+        self._limit_s = limit_s
+        self._end = clock.monotonic() + limit_s
+
+    async def ready(self, part: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """As ``ready``, with what is left; at least one try. The last error says how long was waited in all."""
+        try:
+            return await ready(part, attempt, self._end - self._clock.monotonic(), self._clock, self._stop)
+        except TryLater as error:
+            waited = f"a start waits {self._limit_s:g} s for its servers (WAIT_FOR_DEPENDENCIES)"
+            raise Unavailable(part, f"{error.reason}; {waited}") from error
 
 
 async def _pause(seconds: float, clock: Clock, stop: asyncio.Event) -> None:

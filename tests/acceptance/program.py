@@ -22,7 +22,7 @@ EXECUTABLE = Path(sys.executable).with_name("tracardi-lite")
 USER, PASSWORD = "admin@example.com", "correct horse battery staple"
 POLL_S = 0.02
 READY_S = 30.0
-_ADDRESS = re.compile(r"http://(?:127\.0\.0\.1|localhost):(\d+)")
+_ADDRESS = re.compile(r" on http://(?:127\.0\.0\.1|localhost):(\d+)")
 
 # Small waits, so that a test sees in a second what takes half a minute with the defaults.
 QUICK: Mapping[str, str] = {

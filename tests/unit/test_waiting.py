@@ -8,7 +8,7 @@ import pytest
 
 from tracardi_lite.errors import Misconfigured, Unavailable, Untrusted
 from tracardi_lite.testing.clock import FakeClock
-from tracardi_lite.waiting import ready
+from tracardi_lite.waiting import Patience, ready
 
 
 class Server:
@@ -84,3 +84,16 @@ async def test_a_server_that_is_not_trusted_is_not_waited_for() -> None:
 
     with pytest.raises(Misconfigured, match=r"pulsar_ca_file: not trusted\. Set it\."):
         await ready("queue", attempt, 60, FakeClock(), asyncio.Event())
+
+
+async def test_servers_are_waited_for_together_and_the_end_says_how_long() -> None:
+    clock = FakeClock()
+    patience = Patience(12, clock, asyncio.Event())
+    first = asyncio.create_task(patience.ready("registry", Server(away=3).attempt))
+    for _ in range(4):
+        await step(clock, first)
+    assert first.result() == "here"
+    second = Server(away=1000)
+    with pytest.raises(Unavailable, match=r"refused; a start waits 12 s for its servers \(WAIT_FOR_DEPENDENCIES\)"):
+        await asyncio.wait_for(patience.ready("queue", second.attempt), 5)
+    assert second.tries == 1, "nothing was left of the time"

@@ -38,6 +38,7 @@ class Blocking:
         if settings.pulsar_auth_token:
             authentication = pulsar.AuthenticationToken(settings.pulsar_auth_token)
         self._threads = ThreadPoolExecutor(THREADS, "pulsar")
+        self._service_url = service_url
         try:
             self.client = pulsar.Client(
                 service_url,
@@ -61,7 +62,7 @@ class Blocking:
         except _HOPELESS as error:
             raise Unavailable("queue", f"Pulsar refuses us: {name_of(error)}; see PULSAR_AUTH_TOKEN", 5.0) from error
         except pulsar.PulsarException as error:
-            raise Unavailable("queue", f"Pulsar: {name_of(error)}") from error
+            raise Unavailable("queue", f"Pulsar at {self._service_url}: {name_of(error)}") from error
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()

@@ -138,6 +138,7 @@ class Connection:
     def __init__(self, url: str, settings: Settings) -> None:
         nodes = _nodes(url, settings)
         self._compress = settings.elastic_http_compress
+        self._where = ", ".join(f"{node.scheme}://{node.host}:{node.port}" for node in nodes)
         self.timeout_s = settings.elastic_query_timeout
         raw = _Bytes()
         self._transport = AsyncTransport(
@@ -176,7 +177,7 @@ class Connection:
         except (TransportError, SerializationError) as error:
             if fault := tls.fault("store", "elastic", error):
                 raise fault from error
-            raise Unavailable("store", f"Elasticsearch does not answer: {type(error).__name__}: {error}") from error
+            raise Unavailable("store", f"Elasticsearch at {self._where} does not answer: {error.message}") from error
         return Answer(answer.meta.status, answer.body or b"")
 
     async def ask(

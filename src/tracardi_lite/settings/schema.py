@@ -118,7 +118,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     wait_for_dependencies: Annotated[
         float,
         Option(
-            unit="s", ge=0, le=3600, text="Longest a start waits for the servers that it needs; then it fails. 0: not."
+            unit="s",
+            ge=0,
+            le=3600,
+            text="Longest a start waits for the servers that it needs, all together; then it fails. 0: not.",
         ),
     ] = 60.0
 
