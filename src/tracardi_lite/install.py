@@ -36,6 +36,8 @@ EMBEDDED = frozenset({"sqlite", "memory"})
 """Backends that come with the program: trials, where the default secret of merging does."""
 MERGING_SECRET_CHARS_MIN = 20
 
+ANEW = "or begin anew with an empty data directory, or, where they are servers, an empty registry, queue and store"
+
 MERGING_FINGERPRINT = "auto_profile_merging_fingerprint"
 
 DEFAULT_ADMIN = "admin@localhost"
@@ -155,12 +157,12 @@ def _check_decision(key: str, wanted: str, holds: str) -> None:
         raise Misconfigured(
             "auto_profile_merging",
             "is another than when this installation was made; with it, nobody who comes back would be recognised.",
-            "Set it to what it was, or start with an empty data directory.",
+            f"Set it to what it was, {ANEW}.",
         )
     raise Misconfigured(
         key,
         f"is {wanted}, but was {holds} when this installation was made, and can't change.",
-        f"Set it to {holds}, or start with an empty data directory.",
+        f"Set it to {holds}, {ANEW}.",
     )
 
 

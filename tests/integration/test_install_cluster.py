@@ -152,3 +152,17 @@ def test_the_embedded_queue_says_that_it_has_no_policy_server(
     code, _, err = command(capsys, "queue", "policy", "--data-dir", str(tmp_path))
     assert code == 1
     assert "QUEUE_RETENTION" in err
+
+
+def test_a_server_that_is_away_leaves_no_half_of_an_installation(
+    place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = command(capsys, "install", "--dry-run")[1]
+    for name, part in (("ELASTIC_HOST", "store"), ("PULSAR_API", "queue")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "http://127.0.0.1:1")
+            code, out, err = command(capsys, "install")
+            assert (code, out) == (1, "")
+            assert err.startswith(f"Error: {part}: ")
+            assert "127.0.0.1:1" in err
+    assert command(capsys, "install", "--dry-run")[1] == planned

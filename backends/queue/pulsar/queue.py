@@ -12,7 +12,7 @@ import structlog
 
 from tracardi_lite import tls
 from tracardi_lite.backends.queue.pulsar import counts as arithmetic
-from tracardi_lite.backends.queue.pulsar import seek, trust
+from tracardi_lite.backends.queue.pulsar import reach, seek
 from tracardi_lite.backends.queue.pulsar.admin import Admin, topic_path
 from tracardi_lite.backends.queue.pulsar.client import Blocking, partitions_of
 from tracardi_lite.backends.queue.pulsar.consumer import PulsarConsumer
@@ -71,8 +71,7 @@ class PulsarQueue:
         self._scan: Scan
 
     async def __aenter__(self) -> Self:
-        if self._tls is not None:
-            await trust.check(self._service_url, self._tls)
+        await reach.check(self._service_url, self._tls)
         self._bridge = Bridge()
         self._blocking = Blocking(self._service_url, self._settings)
         try:

@@ -39,6 +39,13 @@ PRAGMAS = (
 )
 
 
+_HINTS = {
+    1045: "; see MYSQL_USERNAME and MYSQL_PASSWORD",
+    1049: "; it has to be made by hand: CREATE DATABASE … CHARACTER SET utf8mb4",
+    2003: "; see MYSQL_HOST",
+}
+"""By MySQL's numbers, what an operator can do."""
+
 TRIES = 4
 """Of a transaction that the database ended in favour of another one (a deadlock)."""
 
@@ -143,7 +150,10 @@ def unavailable() -> Iterator[None]:
 def _said(error: exc.DBAPIError) -> str:
     """The database's own sentence: MySQL's comes as a pair of number and text."""
     arguments = error.orig.args if error.orig is not None else ()
-    return f"{arguments[1]} ({arguments[0]})" if len(arguments) == 2 else str(error.orig)
+    if len(arguments) != 2:
+        return str(error.orig)
+    number, text = arguments
+    return f"{text} ({number})" + _HINTS.get(number, "")
 
 
 # --- SQLite ---

@@ -46,11 +46,13 @@ async def migrate(database: Database) -> list[str]:
 
 
 async def pending(database: Database) -> list[str]:
-    """What ``migrate`` would do; looks, and makes nothing."""
+    """What ``migrate`` would do, and what an installation then adds to new tables; looks, and makes nothing."""
     before = await _current(database) if database.is_there() else None
     if before == HEAD:
         return []
-    return [f"make the tables (schema {HEAD})" if before is None else f"bring the schema from {before} to {HEAD}"]
+    if before is None:
+        return [f"make the tables (schema {HEAD}), a secret for profile ids, the source default, an administrator"]
+    return [f"bring the schema from {before} to {HEAD}"]
 
 
 async def _current(database: Database) -> str | None:

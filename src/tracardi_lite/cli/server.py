@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import click
 from tracardi_lite import data_dir, wiring
 from tracardi_lite.cli import runtime
 from tracardi_lite.cli.runtime import config_option, data_dir_option, with_settings
-from tracardi_lite.cli.welcome import print_welcome, reachable
+from tracardi_lite.cli.welcome import Report, print_welcome, reachable
 from tracardi_lite.settings import Settings, load, near_misses
 
 _HEALTH_TIMEOUT_S = 5.0
@@ -117,19 +118,26 @@ async def _install(settings: Settings, username: str | None, password: str | Non
     from tracardi_lite import provision
 
     provision.check_allowed(settings)
+    # Looked at everywhere before anything is changed anywhere: what is refused, or away, must leave no half of it.
+    await provision.plan(settings)
     data_dir.prepare(settings)
     async with wiring.open_registry(settings) as registry:
         report = await installation.install(settings, registry, username=username, password=password, token=token)
-    lines = report.lines
-    # Shown as soon as it is there: a queue that is away must not cost the only sight of the password.
     try:
-        lines = lines + await provision.provision(settings, dry_run=False)
-    finally:
-        for line in lines or ["Nothing to do: all is there."]:
-            click.echo(line)
-        if report.password is not None:
-            click.echo(f"\nThe admin, whose password is shown this once:\n  user      {report.username}")
-            click.echo(f"  password  {report.password}")
+        lines = await provision.provision(settings, dry_run=False)
+    except BaseException:
+        # A server that goes away meanwhile must not cost the only sight of the password.
+        _tell(report.lines, report)
+        raise
+    _tell([*report.lines, *lines] or ["Nothing to do: all is there."], report)
+
+
+def _tell(lines: Sequence[str], report: Report) -> None:
+    for line in lines:
+        click.echo(line)
+    if report.password is not None:
+        click.echo(f"\nThe admin, whose password is shown this once:\n  user      {report.username}")
+        click.echo(f"  password  {report.password}")
 
 
 @click.command()
