@@ -28,7 +28,7 @@ from msgspec import Struct
 from tracardi_lite import __version__, data_dir, logs, wiring
 from tracardi_lite.admin import AdminContext, add_admin_routes, for_administrators
 from tracardi_lite.clock import SystemClock
-from tracardi_lite.errors import Misconfigured, TryLater
+from tracardi_lite.errors import Full, Misconfigured, TryLater
 from tracardi_lite.install import IDENTITY_SECRET, InstallReport, install
 from tracardi_lite.intake import server
 from tracardi_lite.intake.admission import Admission
@@ -182,6 +182,14 @@ async def _when_ready(part: str, settings: Settings, patience: Patience, attempt
     return await patience.ready(part, attempt)
 
 
+async def _answers(part: str, ping: Callable[[], Awaitable[None]]) -> None:
+    """A server that has no room is there, and recovers without a restart."""
+    try:
+        await ping()
+    except Full as error:
+        log.warning("going_on_without", part=part, reason=error.reason)
+
+
 async def _glance(part: str, ping: Callable[[], Awaitable[None]]) -> None:
     """What can be done without for a while is not waited for: the door stays open. That it is away is said."""
     try:
@@ -203,8 +211,8 @@ async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, p
         "queue", settings, patience, lambda: stack.enter_async_context(wiring.open_queue(settings))
     )
     store = await stack.enter_async_context(wiring.open_store(settings))
-    if settings.role == "worker":
-        await _when_ready("store", settings, patience, store.ping)
+    if settings.role == "worker" and not embedded(settings.store_url):
+        await patience.ready("store", partial(_answers, "store", store.ping))
     else:
         await _glance("store", store.ping)
     cache = await stack.enter_async_context(wiring.open_cache(settings))

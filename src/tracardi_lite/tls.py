@@ -42,8 +42,8 @@ def fault(part: str, server: str, error: BaseException, address: str = "") -> Un
     """
     address = address or f"{server}_host"
     found = _behind(error)
-    if found is None:
-        return None
+    if found is None or isinstance(found, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None  # a server that ends while it is spoken to is away, TLS or not
     if not isinstance(found, ssl.SSLCertVerificationError):
         return no_tls(part, address, (found.reason or str(found)).lower().replace("_", " "))
     message = found.verify_message.removesuffix(".")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.acceptance.program import QUICK, Program, until
 
@@ -91,3 +93,25 @@ async def test_a_stop_while_waiting_is_obeyed(tmp_path: Path, nowhere: str) -> N
         assert await program.terminate(10) == 1
     finally:
         program.kill()
+
+
+async def test_a_store_without_room_is_there(tmp_path: Path) -> None:
+    """And what works again when space returns must not need a restart to begin with."""
+
+    async def flooded(request: web.Request) -> web.Response:
+        if "/_cluster/state/blocks" not in request.path:
+            return web.Response(status=503)
+        return web.json_response({"blocks": {"indices": {"an-index": {"12": {"description": "flood stage"}}}}})
+
+    elasticsearch = web.Application()
+    elasticsearch.router.add_route("*", "/{path:.*}", flooded)
+    async with TestServer(elasticsearch) as server:
+        program = lacking(tmp_path, "ELASTIC_HOST", str(server.make_url("")), "worker")
+        program.launch()
+        try:
+            await program.listening()
+            assert "an-index is read-only" in program.said()
+            assert (await program.get("/health/live"))[0] == 200
+            assert "disk is full" in (await program.get("/health/ready"))[1]
+        finally:
+            program.kill()
