@@ -163,6 +163,6 @@ def test_a_server_that_is_away_leaves_no_half_of_an_installation(
             patch.setenv(name, "http://127.0.0.1:1")
             code, out, err = command(capsys, "install")
             assert (code, out) == (1, "")
-            assert err.startswith(f"Error: {part}: ")
+            assert err.splitlines()[-1].startswith(f"Error: {part}: ")
             assert "127.0.0.1:1" in err
     assert command(capsys, "install", "--dry-run")[1] == planned
