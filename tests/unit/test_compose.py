@@ -77,6 +77,13 @@ def test_secrets_are_asked_for_and_not_written_down() -> None:
     assert COMPOSE["services"]["balancer"]["ports"] == ["127.0.0.1:8686:8686"], "nothing is open to the network"
 
 
+def test_clients_addresses_come_through_the_balancer() -> None:
+    balancer = COMPOSE["configs"]["balancer"]["content"]
+    [header] = re.findall(r"proxy_set_header (X-Forwarded-For) \$\$remote_addr;", balancer)
+    for role in ("api", "worker"):
+        assert load({}, environment(OURS[role])).settings.use_x_forwarded_ip == header.lower()
+
+
 def test_volumes_and_configs_are_declared() -> None:
     used = {each.partition(":")[0] for service in SERVICES.values() for each in service.get("volumes", [])}
     assert used == set(COMPOSE["volumes"])
