@@ -35,7 +35,7 @@ from tracardi_lite.clock import Clock, SystemClock
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.ports.cache import HOLD_S, Moves
 from tracardi_lite.settings import Settings
-from tracardi_lite.settings.redis import redis_options
+from tracardi_lite.settings.redis import connect, redis_options
 
 log = structlog.get_logger(__name__)
 
@@ -100,8 +100,9 @@ class RedisCache:
         self._away = False
 
     async def __aenter__(self) -> Self:
-        self._redis = Redis(
-            **self._options,
+        self._redis = connect(
+            Redis,
+            self._options,
             socket_timeout=self._timeout_s,
             socket_connect_timeout=self._timeout_s,
             retry=Retry(NoBackoff(), 0),

@@ -18,23 +18,27 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         self.authority = str(folder / "authority.pem")
         self.stranger = str(folder / "stranger.pem")
-        self.chain = str(folder / "server.pem")
-        self.key = str(folder / "server.key")
-        authority = trustme.CA()
+        authority, stranger = trustme.CA(), trustme.CA()
         authority.cert_pem.write_to_path(self.authority)
-        trustme.CA().cert_pem.write_to_path(self.stranger)
-        issued = authority.issue_cert(NAME, key_type=trustme.KeyType.RSA)
-        Path(self.chain).write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
-        # PKCS #8, the one form that Pulsar reads.
-        key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
-        Path(self.key).write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        stranger.cert_pem.write_to_path(self.stranger)
+        self.chain, self.key = _issued(authority, folder / "server")
+        self.strange_chain, self.strange_key = _issued(stranger, folder / "strange")
+        """Of the other authority, for the same name."""
 
     def served(self) -> ssl.SSLContext:
         """What a server of Python's own speaks TLS with."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.chain, self.key)
         return context
+
+
+def _issued(authority: trustme.CA, file: Path) -> tuple[str, str]:
+    """A certificate for ``NAME`` with its chain, and its key."""
+    issued = authority.issue_cert(NAME, key_type=trustme.KeyType.RSA)
+    chain, key = file.with_suffix(".pem"), file.with_suffix(".key")
+    chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    # PKCS #8, the one form that Pulsar reads.
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    loaded = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    key.write_bytes(loaded.private_bytes(pem, pkcs8, plain))
+    return str(chain), str(key)

@@ -6,6 +6,7 @@ that the certificate is not for. Elasticsearch's own security is not published, 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import subprocess
@@ -33,12 +34,12 @@ from tracardi_lite.settings.implied import effective_urls
 
 pytestmark = pytest.mark.integration
 
-REDIS_TLS, PULSAR_TLS, PULSAR_HTTPS = "28380", "28660", "30443"
+REDIS_TLS, PULSAR_TLS, PULSAR_HTTPS = "25380", "25660", "25443"
 PORTS: Mapping[str, str] = {
-    "REDIS_PORT": "28379",
+    "REDIS_PORT": "25379",
     "MARIADB_PORT": "25306",
-    "PULSAR_PORT": "28650",
-    "PULSAR_HTTP_PORT": "30080",
+    "PULSAR_PORT": "25650",
+    "PULSAR_HTTP_PORT": "25080",
 }
 PASSWORD = "correct horse"
 CREDENTIALS = "Basic " + base64.b64encode(f"elastic:{PASSWORD}".encode()).decode()
@@ -228,6 +229,29 @@ async def test_a_server_without_tls_is_not_spoken_to_in_plain_text(one: Server) 
     }
     with pytest.raises(Unavailable, match="Timeout" if one.prefix == "redis" else "does it speak TLS"):
         await one.use(one.but(**plain[one.prefix]))
+
+
+async def test_a_certificate_that_is_replaced_by_a_wrong_one_is_an_outage_and_ends_with_it(
+    redis: dict[str, Any], papers: Certificates
+) -> None:
+    def shows(chain: str, key: str) -> None:
+        """From the next connection on; there is none left of before."""
+        cli = ["redis-cli", "-p", PORTS["REDIS_PORT"]]
+        subprocess.run([*cli, "config", "set", "tls-cert-file", chain, "tls-key-file", key], check=True, timeout=10)
+        subprocess.run([*cli, "client", "kill", "type", "normal"], check=True, timeout=10)
+
+    async with wiring.open_cache(Server("redis", redis).settings) as cache:
+        await cache.ping()
+        try:
+            await asyncio.to_thread(shows, papers.strange_chain, papers.strange_key)
+            with pytest.raises(Unavailable):
+                await cache.ping()  # on the connection that was cut, or on a new one
+            with pytest.raises(Untrusted, match="REDIS_CA_FILE"):
+                await cache.ping()
+            assert await cache.get(["unknown"]) == [None], "slower, never broken"
+        finally:
+            await asyncio.to_thread(shows, papers.chain, papers.key)
+        await cache.ping()
 
 
 async def test_a_file_of_certificates_is_enough_to_speak_tls_to_mysql(mysql: dict[str, Any]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from tracardi_lite.errors import Misconfigured
 from tracardi_lite.settings import Settings
-from tracardi_lite.settings.redis import redis_options
+from tracardi_lite.settings.redis import connect, redis_options
 
 
 @pytest.mark.parametrize(
@@ -38,9 +40,19 @@ def test_credentials_come_from_either_and_the_url_wins() -> None:
 
 @pytest.mark.parametrize(("url", "tls"), [("rediss://h", False), ("redis://h", True)])
 def test_tls_is_checked_unless_told_not_to(url: str, tls: bool) -> None:
-    assert redis_options(url, Settings(redis_tls=tls))["ssl_cert_reqs"] == "required"
+    strict = redis_options(url, Settings(redis_tls=tls))
+    assert (strict["ssl"], strict["tls"].verify_mode, strict["tls"].check_hostname) == (True, ssl.CERT_REQUIRED, True)
     lax = redis_options(url, Settings(redis_tls=tls, redis_verify_certs=False))
-    assert (lax["ssl"], lax["ssl_cert_reqs"], lax["ssl_check_hostname"]) == (True, "none", False)
+    assert (lax["ssl"], lax["tls"].verify_mode, lax["tls"].check_hostname) == (True, ssl.CERT_NONE, False)
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_connections_share_one_context_and_trust_nobody_else(verified: bool) -> None:
+    options = redis_options("rediss://h", Settings(redis_verify_certs=verified))
+    client = connect(Redis, options, max_connections=2)
+    made = [client.connection_pool.make_connection() for _ in range(2)]
+    assert [each.ssl_context.get() for each in made] == [options["tls"]] * 2
+    await client.aclose()
 
 
 @pytest.mark.parametrize("url", ["redis:", "redis://", "redis://h:x", "redis://h/db"])

@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 
 from tracardi_lite import tls
 from tracardi_lite.errors import Full, TryLater, Unavailable
+from tracardi_lite.settings.redis import connect
 
 TIMEOUT_S = 5.0
 CONNECT_S = 2.0
@@ -26,8 +27,9 @@ class Server:
     def __init__(self, options: Mapping[str, Any], prefix: str) -> None:
         self.prefix = prefix
         # redis-py types answers as unions of everything that any setting of its could give; ours are bytes.
-        self.redis: Any = Redis(
-            **options,
+        self.redis: Any = connect(
+            Redis,
+            options,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=CONNECT_S,
             retry=Retry(NoBackoff(), 0),
