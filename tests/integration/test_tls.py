@@ -24,7 +24,7 @@ from tests.integration.certificates import NAME, Certificates
 from tests.integration.elastic import cleaned, fresh_settings, server, service
 from tests.integration.elastic_proxy import Proxy
 from tests.integration.test_registry_mysql import run_sql
-from tracardi_lite import wiring
+from tracardi_lite import cli, wiring
 from tracardi_lite.backends.queue.pulsar.client import Blocking, partitions_of
 from tracardi_lite.errors import Misconfigured, Unavailable, Untrusted
 from tracardi_lite.ports.queue import SUBSCRIPTION, Publication
@@ -338,6 +338,21 @@ async def test_serve_runs_with_tls_to_all_four(environment: dict[str, str], tmp_
         await until("the event is stored", is_stored, 30, program.log)
         assert '"cache":"ok"' in (await program.get("/health/ready"))[1].replace(" ", "")
         assert await program.terminate() == 0
+
+
+def test_a_command_ends_with_the_setting_too(
+    mysql: dict[str, Any],
+    papers: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    given = {**mysql, "mysql_ca_file": papers.stranger, "auto_profile_merging": secrets.token_hex(16)}
+    given |= {"installation_token": "let-me-in", "tracardi_lite_data_dir": str(tmp_path)}
+    for key, value in given.items():
+        monkeypatch.setenv(key.upper(), str(value))
+    assert cli.run(["install", "--dry-run"]) == 2
+    assert "Misconfigured: mysql_ca_file: the server's certificate is not trusted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("server", ["redis", "mysql", "pulsar", "elastic"])

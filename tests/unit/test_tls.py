@@ -93,3 +93,7 @@ def test_every_server_is_checked_unless_told_not_to(server: str) -> None:
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
     lax = tls.context(Settings(**{f"{server}_verify_certs": False}), server)
     assert (lax.verify_mode, lax.check_hostname) == (ssl.CERT_NONE, False)
+
+
+def test_a_server_that_ends_in_the_middle_is_away_and_not_misconfigured() -> None:
+    assert tls.fault("registry", "mysql", ssl.SSLEOFError(8, "EOF occurred in violation of protocol")) is None

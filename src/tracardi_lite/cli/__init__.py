@@ -16,7 +16,7 @@ import click
 
 from tracardi_lite import __version__
 from tracardi_lite.cli import access, backlog, config, dead_letters, partitions, queue_policy, records, rules, server
-from tracardi_lite.errors import Misconfigured, TracardiLiteError
+from tracardi_lite.errors import Misconfigured, TracardiLiteError, Untrusted
 from tracardi_lite.settings import Problems
 
 _HELP = """Collects customers' events, keeps their profiles, stores it all: one program.
@@ -83,6 +83,9 @@ def run(args: Sequence[str] | None = None) -> int:
         return 2
     except Misconfigured as error:
         click.echo(f"Misconfigured: {error}", err=True)
+        return 2
+    except Untrusted as error:
+        click.echo(f"Misconfigured: {error.reason}", err=True)
         return 2
     except TracardiLiteError as error:
         click.echo(f"Error: {error}", err=True)
