@@ -4,153 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import brotli
 import msgspec
 import pytest
-from aiohttp import ClientSession, web
 from backports import zstd
 
-from tracardi_lite.backends.cache.memory import MemoryCache
-from tracardi_lite.backends.queue.memory import open_queue
-from tracardi_lite.backends.store.memory import open_store
-from tracardi_lite.clock import SystemClock
+from tests.door import Door, opened, payload, rest
 from tracardi_lite.errors import Full, Unavailable
-from tracardi_lite.intake import door as intake_door
-from tracardi_lite.intake import server
-from tracardi_lite.intake.admission import Admission
-from tracardi_lite.intake.bindings import Bindings
-from tracardi_lite.intake.collector import Collector
-from tracardi_lite.intake.express import Lane
-from tracardi_lite.intake.health import Health
-from tracardi_lite.intake.refusals import Refusals
-from tracardi_lite.intake.site import Site
-from tracardi_lite.intake.sources import Sources
-from tracardi_lite.metrics import Metrics
-from tracardi_lite.pipeline.event_types import EventTypes
-from tracardi_lite.pipeline.merging.keys import key_finder
-from tracardi_lite.pipeline.user_agent import is_bot
-from tracardi_lite.ports.queue import Message, Posted
+from tracardi_lite.ports.queue import Posted
 from tracardi_lite.ports.registry import EventSource, Named, Redirect
 from tracardi_lite.ports.store import Claim, Entry
-from tracardi_lite.protocol.envelope import SAVE_PROFILE, Head, decode_head
-from tracardi_lite.protocol.identity import Identity
-from tracardi_lite.settings import Settings
+from tracardi_lite.protocol.envelope import SAVE_PROFILE
 from tracardi_lite.testing.clock import eventually
-
-
-@dataclass
-class Rules:
-    """The part of the registry that the collector asks."""
-
-    sources: dict[str, EventSource] = field(default_factory=dict)
-    redirects: dict[str, Redirect] = field(default_factory=dict)
-    away: bool = False
-    asked: int = 0
-
-    async def source(self, id: str) -> EventSource | None:
-        self.asked += 1
-        if self.away:
-            raise Unavailable("registry", "away")
-        return self.sources.get(id)
-
-    async def redirect(self, id: str) -> Redirect | None:
-        return self.redirects.get(id)
-
-
-class Door:
-    """A running collector and what is behind it."""
-
-    def __init__(self, settings: Settings, queue: Any, store: Any, rules: Rules, client: ClientSession) -> None:
-        self.settings = settings
-        self.queue = queue
-        self.store = store
-        self.rules = rules
-        self.client = client
-        self.identity = Identity(["a secret of the test"])
-        self.refusals = Refusals()
-        self.host, self.port = "", 0
-
-    async def post(self, body: Any, path: str = "/track", **kwargs: Any) -> tuple[int, Any]:
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"} | kwargs.pop("headers", {})
-        async with self.client.post(path, data=data, headers=headers, **kwargs) as response:
-            return response.status, await response.json(content_type=None)
-
-    async def queued(self) -> list[tuple[Head, Any, Message]]:
-        """Everything that was published and not read yet."""
-        consumer = await self.queue.subscribe("tracardi-function-subscription")
-        messages: list[Message] = []
-        while more := await consumer.receive(1000, 1 << 30, 0.0 if messages else 1.0):
-            messages += more
-            if len(messages) >= sum(row.messages for row in await self.queue.backlog()):
-                break
-        await consumer.close()
-        return [(decode_head(m.head), msgspec.json.decode(m.body), m) for m in messages]
-
-
-def rest(**config: Any) -> EventSource:
-    return EventSource(id="web", type=["rest"], channel="Web", config=config or None)
-
-
-Opened = Callable[..., Any]
-
-
-@asynccontextmanager
-async def opened(
-    tmp_path: Path, *, queue: Any = None, store: Any = None, express: bool = True, **changes: Any
-) -> AsyncIterator[Door]:
-    settings = Settings(data_dir=tmp_path, queue_url="memory:", store_url="memory:", **changes)
-    rules = Rules({"web": rest(), "hook": EventSource(id="hook", type=["webhook"])})
-    clock = SystemClock()
-    async with open_queue("memory:", settings) as real_queue, open_store("memory:", settings) as real_store:
-        door = Door(settings, queue or real_queue, store or real_store, rules, None)  # type: ignore[arg-type]
-        metrics = Metrics()
-        bindings = Bindings(
-            door.store, MemoryCache(100, clock), clock, metrics, 1000, profile_ttl_s=60, session_ttl_s=60
-        )
-        sources = Sources(rules, clock, settings.source_cache_ttl, check=settings.enable_event_source_check)  # type: ignore[arg-type]
-        admission = Admission(door.identity, bindings, clock, "test")
-        behind = intake_door.Door(settings, sources, admission, door.refusals, is_bot)
-        in_flight = intake_door.InFlight(metrics.in_flight_bytes, settings.in_flight_max)
-        collector = Collector(
-            settings,
-            door.queue,
-            rules,  # type: ignore[arg-type]
-            behind,
-            admission,
-            door.identity,
-            in_flight,
-            metrics,
-            find_key=key_finder(EventTypes()),
-        )
-        app = web.Application(client_max_size=settings.body_max)
-        app.add_routes(collector.routes())
-
-        async def exposition() -> bytes:
-            return metrics.render()
-
-        server.add_health_routes(app, Health(clock), exposition)
-        server.finish(app)
-        make_lane = partial(Lane, settings, behind, door.queue, in_flight, metrics, clock)
-        site = Site(app, 5.0, make_lane if express else None)
-        listening = socket.create_server(("127.0.0.1", 0))
-        await site.open(listening, 100)
-        host, port = listening.getsockname()
-        try:
-            async with ClientSession(f"http://{host}:{port}") as client:
-                door.client, door.host, door.port = client, host, port
-                yield door
-        finally:
-            await site.close()
 
 
 @pytest.fixture(params=["express", "plain"])
@@ -158,10 +28,6 @@ async def door(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     """Both ways in: the express lane with aiohttp behind it, and aiohttp alone. Nobody may see a difference."""
     async with opened(tmp_path, express=request.param == "express") as it:
         yield it
-
-
-def payload(*types: str, **fields: Any) -> dict[str, Any]:
-    return {"source": {"id": "web"}, "session": {"id": "s-1"}, "events": [{"type": t} for t in types], **fields}
 
 
 # --- answers ---

@@ -3,7 +3,8 @@
 ``parse`` takes a strict subset of RFC 9112, in which no two parsers can differ about where a message ends, and says
 None to everything else: that is for a complete server. In the subset: one request line in origin form, fields of
 visible characters on one line each, no name twice, at most one length, and nothing that changes how the connection
-works (``Transfer-Encoding``, ``Expect``, ``Upgrade``, any ``Connection`` but ``keep-alive`` and ``close``).
+works (``CONNECT``, ``Transfer-Encoding``, ``Expect``, ``Upgrade``, any ``Connection`` but ``keep-alive`` and ``close``).
+A property test holds it against aiohttp's parser.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from msgspec import Struct
 
 HEAD_MAX = 8190
 """Longest head that is looked at here, in bytes; the complete server's bound for one line."""
+FIELDS_MAX = 128
+"""The complete server's bound, too."""
 LENGTH_DIGITS_MAX = 15
 HEADS = 1024
 REMEMBERED_MAX = 1024
@@ -27,9 +30,21 @@ END = b"\r\n\r\n"
 SERVER = "tracardi-lite"
 
 _HEAD = re.compile(
-    rb"[A-Z]{1,20} /[!-~]* HTTP/1\.1(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*)+",
+    rb"(?!CONNECT )[A-Z]{1,20} /[!-~]* HTTP/1\.1(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*)+",
 )
-_DECIDES_THE_CONNECTION = frozenset({"transfer-encoding", "expect", "upgrade", "trailer", "te", "http2-settings"})
+_DECIDES_THE_CONNECTION = frozenset(
+    {
+        "transfer-encoding",
+        "expect",
+        "upgrade",
+        "trailer",
+        "te",
+        "http2-settings",
+        # Obsolete; the complete server reads the one as ``Connection`` and refuses the other.
+        "proxy-connection",
+        "sec-websocket-key1",
+    }
+)
 
 
 class Request(Struct, frozen=True):
@@ -62,7 +77,9 @@ def _parse(head: bytes) -> Request | None:
     for field in fields:
         name, _, value = field.partition(":")
         headers[name.lower()] = value.strip(" \t")
-    if len(headers) != len(fields) or "host" not in headers or not _DECIDES_THE_CONNECTION.isdisjoint(headers):
+    if not len(headers) == len(fields) <= FIELDS_MAX:
+        return None
+    if "host" not in headers or not _DECIDES_THE_CONNECTION.isdisjoint(headers):
         return None
     digits = headers.get("content-length")
     if digits is not None and not (digits.isascii() and digits.isdigit() and len(digits) <= LENGTH_DIGITS_MAX):
