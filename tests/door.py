@@ -113,6 +113,7 @@ async def opened(
     clock: Clock | None = None,
     host: str = "127.0.0.1",
     closing_s: float = 5.0,
+    send_buffer: int = 0,
     **changes: Any,
 ) -> AsyncIterator[Door]:
     settings = Settings(data_dir=tmp_path, queue_url="memory:", store_url="memory:", **changes)
@@ -155,6 +156,9 @@ async def opened(
         door.site = Site(app, closing_s, make_lane if express else None)
         listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setblocking(False)
+        if send_buffer:
+            # Of the system's, per connection: otherwise it takes megabytes of answers that nobody reads.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         await door.site.open(listening, 2000)
         door.host, door.port = listening.getsockname()[:2]
         address = f"[{door.host}]" if ":" in host else door.host

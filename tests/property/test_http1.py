@@ -107,16 +107,17 @@ _targets = one_of(
 )
 _versions = one_of(b"HTTP/1.0|http/1.1|HTTP/1.2|HTTP/2.0|HTTP/1.1 |HTTP/11||HTTP/1.1\t", *[b"HTTP/1.1"] * 12)
 _names = one_of(
-    b"Host|Content-Length|Content-Length|content-length|Content_Length|Content-Length | Content-Length|Content\x00-Length|"
-    b"Transfer-Encoding|TRANSFER-ENCODING|Transfer-Encoding\t|Connection|Proxy-Connection|Keep-Alive|Upgrade|Expect|TE|"
-    b"Trailer|HTTP2-Settings|Sec-WebSocket-Key1|Content-Encoding|Content-Type|X-Context|X-Forwarded-For|Cookie|"
+    b"Host|Content-Length|Content-Length|content-length|Content_Length|Content-Length | Content-Length|"
+    b"Content\x00-Length|Transfer-Encoding|TRANSFER-ENCODING|Transfer-Encoding\t|Connection|Proxy-Connection|Keep-Alive|Upgrade|Expect|"
+    b"TE|Trailer|HTTP2-Settings|Sec-WebSocket-Key1|Content-Encoding|Content-Type|X-Context|X-Forwarded-For|Cookie|"
     b"\xc3\xa9||a b|!#$%&'*+-.^_`~09|q\"|p(|c,"
 )
 _values = one_of(
-    b"5|5|+5|-5|5, 5|5,5|0x5|5 5|05|0|5.0|5;a|5\x0b|5\x00|\t5\t|\x1c5|_5|1_0|\xd9\xa5|111111111111111|9999999999999999999|"
-    b"18446744073709551615|18446744073709551621|4294967301|| |chunked|Chunked|identity|chunked, identity|xchunked|"
-    b"\x0bchunked|chunked\x00|gzip|close|Close|keep-alive|KEEP-ALIVE|close, keep-alive|keep-alive,|upgrade|te|websocket|"
-    b"100-continue|\xff\xfe|caf\xc3\xa9|a\tb|a\x7fb|a\x01b|\x85|\xa0|a\rb|a\nb|a\r\n b|a\r\n\tb|a\n\nb|a\r\n:|\xe2\x80\xa8|\xe2",
+    b"5|5|+5|-5|5, 5|5,5|0x5|5 5|05|0|5.0|5;a|5\x0b|5\x00|\t5\t|\x1c5|_5|1_0|\xd9\xa5|111111111111111|"
+    b"9999999999999999999|18446744073709551615|18446744073709551621|4294967301|| |chunked|Chunked|identity|"
+    b"chunked, identity|xchunked|\x0bchunked|chunked\x00|gzip|close|Close|keep-alive|KEEP-ALIVE|"
+    b"close, keep-alive|keep-alive,|upgrade|te|websocket|100-continue|\xff\xfe|caf\xc3\xa9|a\tb|a\x7fb|a\x01b|\x85|"
+    b"\xa0|a\rb|a\nb|a\r\n b|a\r\n\tb|a\n\nb|a\r\n:|\xe2\x80\xa8|\xe2",
     b"x" * 300,
 )
 _colons = one_of(b" :| : |\t:||::|:\r\n |:\x0b", *[b":", b": "] * 6)

@@ -154,10 +154,14 @@ class Collector:
         What it takes of ``in_flight_max`` is held until the request is answered.
         """
         length = request.content_length
+        too_large = BadInput(413, f"The body is larger than {self._settings.body_max} bytes.")
         try:
+            if length is not None and length > self._settings.body_max:
+                # Said at once: the sender may be spared most of it.
+                raise too_large
             # A body of unannounced or compressed length is only known when it is read: until then it counts as small.
             self._hold(request, BODY_GUESS if length is None else length)
-        except Full:
+        except (BadInput, Full):
             reading.close()
             raise
         try:
@@ -168,7 +172,7 @@ class Collector:
         except TimeoutError as error:
             raise BadInput(408, f"The body did not arrive within {self._settings.request_timeout:g} s.") from error
         except web.HTTPRequestEntityTooLarge as error:
-            raise BadInput(413, f"The body is larger than {self._settings.body_max} bytes.") from error
+            raise too_large from error
         except web.RequestPayloadError as error:
             raise BadInput(400, "The body can't be read: a broken transfer.") from error
 

@@ -20,8 +20,11 @@ from tracardi_lite.clock import Clock
 from tracardi_lite.errors import Full
 from tracardi_lite.intake import http1
 from tracardi_lite.intake.door import InFlight
+from tracardi_lite.intake.guest import Host
 
 PATHS = ("/track", "/track/")
+OURS = b"POST /track"
+"""So begins a head whose rest is waited for."""
 IDLE_S = 3630.0
 """A connection may be kept that long without a request: longer than load balancers keep theirs, as they ask for."""
 AHEAD_MAX = 64 << 10
@@ -52,7 +55,9 @@ class Lane(Protocol):
     in_flight: InFlight
     body_max: int
     request_timeout_s: float
-    guest: Callable[[Callable[[bool], None]], web.RequestHandler]
+    closing: bool
+    """Nothing new is begun with."""
+    guest: Callable[[Host], web.RequestHandler]
 
     def joined(self, connection: Connection) -> None: ...
 
@@ -137,12 +142,10 @@ class Connection(asyncio.Protocol):
             self._look()
 
     def eof_received(self) -> bool:
-        if self._guest is not None and (self._guest_busy or self._given_away):
-            self._guest.eof_received()
-            return False
-        # Whoever has sent all and closed their side still wants the answer.
-        self._half_closed = self.at_work and not (self._call is not None and self._call.missing)
-        return self._half_closed
+        # Whoever has sent all and closed their side still wants the answers. aiohttp alone doesn't give them.
+        self._half_closed = True
+        self._look()
+        return not self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         call = self._call
@@ -151,8 +154,9 @@ class Connection(asyncio.Protocol):
             self._lane.in_flight.give_back(call.held)
             self._call = None
         self._ahead = b""
-        if self._guest is not None:
-            self._guest.connection_lost(exc)
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            guest.connection_lost(exc)
         self._lane.left(self)
 
     def pause_writing(self) -> None:
@@ -173,7 +177,7 @@ class Connection(asyncio.Protocol):
         self._call = None
         if not self._transport.is_closing():
             self._transport.write(data)
-            if close or self._half_closed:
+            if close:
                 self._transport.close()
             else:
                 self._look()
@@ -184,13 +188,18 @@ class Connection(asyncio.Protocol):
         if self._call is None and not self._guest_busy and not self._given_away:
             self._transport.close()
 
+    def abort(self) -> None:
+        """What is not answered by now will not be."""
+        if self.at_work:
+            self._transport.abort()
+
     def look(self, now: float) -> None:
         """Is anything overdue?"""
         call = self._call
         if call is not None:
             if call.missing and now > call.deadline:
                 self._lane.expire(self, call)
-        elif now - self._last > IDLE_S:
+        elif now - self._last > IDLE_S and not self._guest_busy:
             self._transport.close()
 
     # --- requests ---
@@ -201,11 +210,14 @@ class Connection(asyncio.Protocol):
             return  # an answer at once comes back here; the loop below goes on
         self._looking = True
         try:
-            while self._ahead and self._is_idle():
-                self._begin()
+            while self._ahead and self._is_idle() and self._begin():
+                pass
         finally:
             self._looking = False
-        self._throttle()
+        if self._half_closed and not self._has_more_to_say():
+            self._transport.close()
+        else:
+            self._throttle()
 
     def _is_idle(self) -> bool:
         return (
@@ -215,6 +227,14 @@ class Connection(asyncio.Protocol):
             and self._writable
             and not self._transport.is_closing()
         )
+
+    def _has_more_to_say(self) -> bool:
+        """Whether a client that sends nothing more is owed anything."""
+        if self._call is not None:
+            return not self._call.missing
+        if self._guest_busy:
+            return not self._passing
+        return bool(self._ahead) and not self._writable
 
     def _throttle(self) -> None:
         """Don't read what can't be begun with."""
@@ -226,24 +246,28 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Whether there was a request to begin with."""
         data = self._ahead
         end = data.find(http1.END, 0, http1.HEAD_MAX)
+        if end < 0 and _may_become_ours(data):
+            return False
         request = http1.parse(data[:end]) if end > 0 else None
         if request is None:
             self._give_away()
-            return
+            return True
         body_at = end + len(http1.END)
         length = request.length or 0
         if self._is_ours(request) and self._take_room(length):
             call = self._call = Call(request, length, self._lane.clock.monotonic() + self._lane.request_timeout_s)
             self._ahead = b""
             self._ahead = self._receive(call, data[body_at:])
-            return
+            return True
         self._passing = body_at + length
         self._guest_busy = True
         self._ahead = b""
         self._ahead = self._pass(data)
+        return True
 
     def _is_ours(self, request: http1.Request) -> bool:
         return (
@@ -303,13 +327,13 @@ class Connection(asyncio.Protocol):
     def _welcome(self) -> web.RequestHandler:
         guest = self._guest
         if guest is None:
-            guest = self._guest = self._lane.guest(self._guest_answered)
+            guest = self._guest = self._lane.guest(self)
             guest.connection_made(self._transport)
             if not self._writable:
                 guest.pause_writing()
         return guest
 
-    def _guest_answered(self, goes_on: bool) -> None:
+    def guest_answered(self, goes_on: bool) -> None:
         """The guest has answered what was passed on to it. It may still wait for the rest of a body that it didn't
         read: then that goes on being passed on, before anything else."""
         if self._given_away:
@@ -319,4 +343,19 @@ class Connection(asyncio.Protocol):
             # It closes the connection by itself.
             self._given_away = True
             return
+        if self._lane.closing:
+            self._transport.close()
+            return
         asyncio.get_running_loop().call_soon(self._look)
+
+    def guest_resumed(self) -> None:
+        if self._paused:
+            self._transport.pause_reading()
+
+
+def _may_become_ours(data: bytes) -> bool:
+    """Whether these may be the first pieces of a head of the lane's. Networks cut where they like, and often in heads
+    with large cookies."""
+    if len(data) >= http1.HEAD_MAX or data.count(b"\n") != data.count(b"\r\n"):
+        return False
+    return data.startswith(OURS) or OURS.startswith(data)

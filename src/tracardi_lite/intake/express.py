@@ -3,8 +3,8 @@
 aiohttp serves every route; on the hot one, most of a single event's cost would be its machinery. So each connection
 begins here (``connection``). A plain ``POST /track`` is read, admitted, posted to the queue and answered by callbacks.
 Any other request is passed on, byte for byte, to a handler of aiohttp's that shares the connection (``guest``), and
-when that has answered, the connection is looked at here again. What is not plain, or does not arrive in one piece,
-makes the connection aiohttp's for good. So this lane knows one call, and everything unusual is a complete server's.
+when that has answered, the connection is looked at here again. What is not plain makes the connection aiohttp's for
+good. So this lane knows one call, and everything unusual is a complete server's.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tracardi_lite.errors import BadInput, TryLater
 from tracardi_lite.intake import answer, http1, steps
 from tracardi_lite.intake.connection import Call, Connection
 from tracardi_lite.intake.door import Admitted, Door, Incoming, InFlight
+from tracardi_lite.intake.guest import Host
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.ports.queue import Queue
 from tracardi_lite.settings import Settings
@@ -44,7 +45,7 @@ class Lane:
         in_flight: InFlight,
         metrics: Metrics,
         clock: Clock,
-        guest: Callable[[Callable[[bool], None]], web.RequestHandler],
+        guest: Callable[[Host], web.RequestHandler],
     ) -> None:
         self.clock = clock
         self.in_flight = in_flight
@@ -65,7 +66,7 @@ class Lane:
         return Connection(self)
 
     async def close(self, timeout_s: float) -> None:
-        """Close what is idle; let what is being answered be answered, for that long at most."""
+        """Close what is idle; let what is being answered be answered, for that long at most; hang up on the rest."""
         self.closing = True
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -78,6 +79,10 @@ class Lane:
                     await self._emptied.wait()
         except TimeoutError:
             log.warning("requests_not_finished", requests=self.at_work())
+            for connection in list(self._connections):
+                connection.abort()
+            for task in self._tasks:
+                task.cancel()
 
     def at_work(self) -> int:
         """How many calls this lane is taking or answering now."""
@@ -87,7 +92,9 @@ class Lane:
 
     def joined(self, connection: Connection) -> None:
         self._connections.add(connection)
-        if self._sweeping is None and not self.closing:
+        if self.closing:
+            connection.finish()
+        elif self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def left(self, connection: Connection) -> None:

@@ -3,7 +3,7 @@
 ``parse`` takes a strict subset of RFC 9112, in which no two parsers can differ about where a message ends, and says
 None to everything else: that is for a complete server. In the subset: one request line in origin form, fields of
 visible characters on one line each, no name twice, at most one length, and nothing that changes how the connection
-works (``CONNECT``, ``Transfer-Encoding``, ``Expect``, ``Upgrade``, any ``Connection`` but ``keep-alive`` and ``close``).
+works (``CONNECT``, ``Transfer-Encoding``, ``Expect``, ``Upgrade``, ``Connection`` but ``keep-alive`` and ``close``).
 A property test holds it against aiohttp's parser.
 """
 
