@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tracardi_lite.errors import BadInput, TryLater
 from tracardi_lite.intake.decode import EventError
+from tracardi_lite.intake.headers import readable
 from tracardi_lite.protocol.envelope import SAVE_PROFILE, SAVE_SESSION, Head
 
 encode = msgspec.json.Encoder().encode
@@ -78,7 +79,7 @@ def common(headers: Mapping[str, str], start: float) -> dict[str, str]:
     carried["X-Process-Time"] = f"{perf_counter() - start:.6f}"
     context = headers.get("x-context")
     if context is not None:
-        carried["X-Context"] = context
+        carried["X-Context"] = readable(context)
     return carried
 
 
@@ -100,7 +101,7 @@ def cors(headers: Mapping[str, str]) -> dict[str, str]:
         hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,
     }
     if "cookie" in headers:
-        allowed[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        allowed[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = readable(origin)
         allowed[hdrs.VARY] = hdrs.ORIGIN
     return allowed
 
@@ -111,7 +112,7 @@ def preflight(request: web.BaseRequest) -> web.Response:
     if origin is None or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
         return json_answer({"detail": "Method Not Allowed"}, 405)
     headers = {
-        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
+        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: readable(origin),
         hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
         hdrs.ACCESS_CONTROL_MAX_AGE: "600",
@@ -119,7 +120,7 @@ def preflight(request: web.BaseRequest) -> web.Response:
     }
     asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
     if asked is not None:
-        headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked
+        headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = readable(asked)
     return web.Response(text="OK", headers=headers)
 
 

@@ -14,6 +14,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from tracardi_lite.intake import answer
 from tracardi_lite.intake.headers import readable
 from tracardi_lite.intake.health import Health
+from tracardi_lite.intake.http1 import SERVER
 
 Asset = Callable[[str], tuple[bytes, str, str] | None]
 """A file name → (content, content type, entity tag) of the built-in tracker's files."""
@@ -104,12 +105,12 @@ def add_tracker_routes(app: web.Application, asset: Asset, directory: str) -> No
 
 
 def finish(app: web.Application) -> None:
-    """Add what must come last: preflight for every path, JSON for unknown ones, CORS on every answer."""
+    """Add what must come last: preflight for every path, JSON for unknown ones, what every answer carries."""
     app.router.add_route("*", "/{path:.*}", _nowhere)
     for route in app.router.routes():
         # There is no other way to say it once for all routes.
         route._expect_handler = _expect
-    app.on_response_prepare.append(_add_cors)
+    app.on_response_prepare.append(_complete)
 
 
 async def _expect(request: web.Request) -> None:
@@ -138,6 +139,8 @@ async def _nowhere(request: web.Request) -> web.Response:
     return answer.json_answer({"detail": "Not Found"}, 404)
 
 
-async def _add_cors(request: web.BaseRequest, response: web.StreamResponse) -> None:
+async def _complete(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    # Instead of the versions of Python and aiohttp, which are nobody's business.
+    response.headers[hdrs.SERVER] = SERVER
     if hdrs.ORIGIN in request.headers and hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in response.headers:
         response.headers.update(answer.cors(request.headers))
