@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 
 from tests.door import Door, opened, payload
 from tracardi_lite.errors import Full, Unavailable
@@ -20,6 +21,7 @@ from tracardi_lite.intake import connection, express
 from tracardi_lite.ports.queue import Posted, Publication
 from tracardi_lite.testing.clock import FakeClock, eventually
 
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy.")
 LIMIT_S = 20.0
 BODY = msgspec.json.encode(payload("page-view"))
 
@@ -38,6 +40,12 @@ def chunked(body: bytes = BODY, *fields: str) -> bytes:
     middle = len(body) // 2
     pieces = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:middle], body[middle:]) if piece)
     return "\r\n".join(lines).encode() + pieces + b"0\r\n\r\n"
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Both loops: the program runs on the second, whose transports pause, half-close and abort in their own way."""
+    return asyncio.DefaultEventLoopPolicy() if request.param == "asyncio" else uvloop.EventLoopPolicy()
 
 
 class Answer(msgspec.Struct):
