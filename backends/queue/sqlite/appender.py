@@ -41,12 +41,23 @@ T = TypeVar("T")
 
 
 class Appender:
-    """For one thread. Every error is the port's; after one, the next ``append`` starts from what the files say."""
+    """For one thread. Every error is the port's; after one, the next ``append`` starts from what the files say.
 
-    def __init__(self, folder: Path, clock: Clock, segment_bytes: int = SEGMENT_BYTES) -> None:
+    ``retire`` closes a segment that is full. The last one to close a file in WAL mode writes the whole log into it first
+    (measured: 120 ms for 64 MiB), for which nobody who waits for a group should have to wait.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock,
+        segment_bytes: int = SEGMENT_BYTES,
+        retire: Callable[[Segment], None] = Segment.close,
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._segment_bytes = segment_bytes
+        self._retire = retire
         self._segment: Segment | None = None
         self._end: End | None = None
         self._contended = 0
@@ -106,7 +117,8 @@ class Appender:
         if names[-1].number == closed.name.number:
             start = Start(end.offset, end.counts, self._clock.now_ms(), closed.start.incarnation)
             segments.create(self._folder, Name(closed.name.number + 1), start)
-        self.close()
+        self._segment = self._end = None
+        self._retire(closed)
 
     def _recover(self, name: Name | None, error: Exception) -> None:
         """Return when another attempt makes sense; raise the port's error otherwise."""

@@ -23,6 +23,7 @@ from tracardi_lite.backends.queue.sqlite.files import Files
 from tracardi_lite.backends.queue.sqlite.folder import Folder
 from tracardi_lite.backends.queue.sqlite.janitor import Janitor
 from tracardi_lite.backends.queue.sqlite.room import Room, probe
+from tracardi_lite.backends.queue.sqlite.segment import Segment
 from tracardi_lite.backends.queue.sqlite.watcher import Watcher
 from tracardi_lite.backends.queue.sqlite.writer import Waiting, Writer
 from tracardi_lite.clock import Clock
@@ -81,7 +82,7 @@ class SqliteQueue:
             await self._close_files()
             raise
         self._writer = Writer(
-            Appender(self._path, self._clock, self._segment_bytes),
+            Appender(self._path, self._clock, self._segment_bytes, self._retire),
             Packer(partitions),
             asyncio.get_running_loop(),
             self._settle,
@@ -231,6 +232,11 @@ class SqliteQueue:
             await asyncio.get_running_loop().run_in_executor(self._cleaner, act)
         except (sqlite3.Error, OSError) as error:
             raise translated(error) from error
+
+    def _retire(self, segment: Segment) -> None:
+        """Called by the writer, whose thread ends before the janitor's."""
+        assert self._cleaner is not None
+        self._cleaner.submit(segment.close)
 
     async def _close_files(self) -> None:
         await self._files.close()
