@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import AsyncMock, patch
 
 import pytest
 from sqlalchemy import Connection
@@ -351,3 +354,18 @@ async def test_opening_a_registry_that_is_up_to_date_loads_neither_orm_nor_alemb
     command = [sys.executable, "-c", FOOTPRINT, str(settings.data_dir)]
     loaded = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
     assert loaded.stdout.strip() == ""
+
+
+async def test_the_revision_is_not_read_again_from_a_file_that_nobody_has_written_to(settings: Settings) -> None:
+    async with open_registry("sqlite:", settings) as registry, open_registry("sqlite:", settings) as other:
+        await registry.migrate()
+        await registry.save_rule(Rule(kind="mapping", id="m", name="first"))
+        old = time.time() - 10
+        for file in settings.data_dir.glob("registry.db*"):
+            os.utime(file, (old, old))
+        revision = await registry.rules_revision()
+        reading = AsyncMock(side_effect=AssertionError("nothing has changed"))
+        with patch.object(registry._database, "read", reading):
+            assert await registry.rules_revision() == revision
+        await other.save_rule(Rule(kind="mapping", id="m", name="second"))
+        assert await registry.rules_revision() > revision

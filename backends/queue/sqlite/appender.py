@@ -43,8 +43,8 @@ T = TypeVar("T")
 class Appender:
     """For one thread. Every error is the port's; after one, the next ``append`` starts from what the files say.
 
-    ``retire`` closes a segment that is full. The last one to close a file in WAL mode writes the whole log into it first
-    (measured: 120 ms for 64 MiB), for which nobody who waits for a group should have to wait.
+    ``retire`` closes a segment that is full. The last one to close a file in WAL mode writes the whole log into it
+    first (measured: 120 ms for 64 MiB), for which nobody who waits for a group should have to wait.
     """
 
     def __init__(

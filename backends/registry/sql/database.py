@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +32,9 @@ T = TypeVar("T")
 POOL_SIZE = 2
 WAIT_S = 5.0
 """How long a call waits for a free connection, and again for another process's write, before ``Unavailable``."""
+
+SETTLED_NS = 1_000_000_000
+"""A file that has not been written to for so long gets another time with its next write, on every file system."""
 
 PRAGMAS = (
     f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}",
@@ -62,6 +67,10 @@ class Dialect(Protocol):
         """False when connecting would make an empty database."""
         ...
 
+    def stamp(self) -> Hashable | None:
+        """Another one after each change, without asking the database; None where that can't be told."""
+        ...
+
     def prepare(self) -> None:
         """Before the first connection. May raise ``OSError``."""
         ...
@@ -89,6 +98,10 @@ class Database:
 
     def is_there(self) -> bool:
         return self._dialect.is_there()
+
+    def stamp(self) -> Hashable | None:
+        """Taken before a reading and equal later: nothing has changed since that reading. None: ask."""
+        return self._dialect.stamp()
 
     async def close(self) -> None:
         await greenlet_spawn(self._engine.dispose)
@@ -176,6 +189,18 @@ class _Sqlite:
 
     def is_there(self) -> bool:
         return self._file.exists()
+
+    def stamp(self) -> Hashable | None:
+        """Times and sizes of the file and its log. A change may fall into the same tick of the file system's clock as
+        the one before, so what has just changed can't be told."""
+        try:
+            file = os.stat(self._file)
+            log = os.stat(f"{self._file}-wal")
+        except OSError:
+            return None
+        if time.time_ns() - max(file.st_mtime_ns, log.st_mtime_ns) < SETTLED_NS:
+            return None
+        return file.st_ino, file.st_mtime_ns, file.st_size, log.st_ino, log.st_mtime_ns, log.st_size
 
     def prepare(self) -> None:
         # Secrets are in it, and everything about customers beside it.

@@ -107,6 +107,9 @@ class _Mysql:
         # Names of locks are the whole server's, and have at most 64 characters.
         self._lock = "tracardi-lite:" + hashlib.sha256(database.encode()).hexdigest()[:32]
 
+    def stamp(self) -> None:
+        return None
+
     def is_there(self) -> bool:
         return True
 

@@ -8,7 +8,7 @@ written at most ten times per life, so that reading with it is nearly free.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +32,8 @@ class SqlRegistry:
         self._context = "production" if production else "staging"
         self._clock = clock
         self._passwords = Passwords()
+        self._revision: tuple[Hashable | None, int] | None = None
+        """The rules' revision as it was last read, and the database's stamp before that."""
 
     async def __aenter__(self) -> Self:
         await self._database.open()
@@ -99,7 +101,11 @@ class SqlRegistry:
         return await self._database.read(rules.list_rules, self._context, kind, query, limit)
 
     async def rules_revision(self) -> int:
-        return await self._database.read(rules.get_revision, self._context)
+        """Asked for about once a second, by processes that should cost nothing while nothing happens."""
+        stamp = self._database.stamp()
+        if stamp is None or self._revision is None or self._revision[0] != stamp:
+            self._revision = stamp, await self._database.read(rules.get_revision, self._context)
+        return self._revision[1]
 
     async def save_rule(self, rule: Rule) -> None:
         record = rules.checked_rule(rule)
