@@ -18,7 +18,7 @@ from tests.acceptance.oracle import Oracle
 from tests.acceptance.program import QUICK, Program, install
 from tests.integration.redis_service import OwnRedis, service
 from tracardi_lite.backends.cache.redis import QUIET_S, RETRY_S, RedisCache, open_cache
-from tracardi_lite.client import AsyncClient
+from tracardi_lite.client import AsyncClient, Event
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.cache_suite import CacheSuite, listens
@@ -219,6 +219,15 @@ class TestAway:
                 assert time.monotonic() - began < 0.1
 
 
+async def _has(url: str, name: str) -> None:
+    """Waits until Redis has it."""
+    async with Redis.from_url(url) as redis, asyncio.timeout(10):
+        while True:
+            if await redis.exists(name):
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_processes_whose_cache_is_redis_answer_with_the_survivor_as_soon_as_it_is_stored(
     url: str, settings: Settings, tmp_path: Path, seed: int
 ) -> None:
@@ -230,6 +239,13 @@ async def test_processes_whose_cache_is_redis_answer_with_the_survivor_as_soon_a
         await asyncio.gather(api.start(), worker.start())
         async with Oracle(data_dir) as oracle, AsyncClient(api.base, "default") as door:
             await merges.is_answered_at_once(oracle, door, seed, rounds=5)
+        for _ in range(2):
+            # One that remembers nothing: the first asks the store and tells Redis, the second asks Redis.
+            api.kill()
+            await api.start()
+            async with AsyncClient(api.base, "default") as door:
+                await door.send([Event("page-view", {})], session_id=f"older-{seed}-0")
+            await _has(url, f"{settings.redis_prefix}:c:s:older-{seed}-0")
         samples = await api.metrics()
     finally:
         for program in (api, worker):
