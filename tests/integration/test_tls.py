@@ -128,7 +128,7 @@ async def _use_cache(settings: Settings) -> None:
     value = secrets.token_bytes(8)
     async with wiring.open_cache(settings) as mine, wiring.open_cache(settings) as another:
         await mine.ping()
-        await mine.set({"key": value}, 60)
+        await mine.add({"key": value}, 60)
         assert await another.get(["key"]) == [value], "it went through the server"
 
 

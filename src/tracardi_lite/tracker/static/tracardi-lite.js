@@ -382,11 +382,14 @@
     }
   };
 
-  const online = () => {
-    for (const key of parcels()) {
-      const parcel = read(key);
-      if (parcel?.p && parcel.o) write(key, { ...parcel, l: 0, p: false });
-    }
+  // Under the lock, too: what another tab has claimed between the reading and the writing would be free again.
+  const online = async () => {
+    await alone(() => {
+      for (const key of parcels()) {
+        const parcel = read(key);
+        if (parcel?.p && parcel.o) write(key, { ...parcel, l: 0, p: false });
+      }
+    });
     drain();
   };
 
