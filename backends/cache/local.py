@@ -38,6 +38,7 @@ def open_cache(url: str, settings: Settings, clock: Clock | None = None) -> Loca
 
 class LocalCache:
     shared = False
+    hears_all = True
 
     def __init__(self, file: Path, entries_max: int, clock: Clock) -> None:
         self._path = file

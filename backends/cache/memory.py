@@ -21,6 +21,8 @@ def open_cache(url: str, settings: Settings, clock: Clock | None = None) -> Memo
 class MemoryCache:
     """Not shared between event loops; every call finishes without waiting."""
 
+    hears_all = False
+
     def __init__(self, entries_max: int, clock: Clock, *, shared: bool = False) -> None:
         """``shared``: what it is to say of itself, where several parts of a test stand for as many processes."""
         self.shared = shared

@@ -81,6 +81,7 @@ class RedisCache:
     """Used from one event loop."""
 
     shared = True
+    hears_all = False
 
     def __init__(self, options: Mapping[str, Any], prefix: str, timeout_s: float, clock: Clock) -> None:
         self._options = dict(options)

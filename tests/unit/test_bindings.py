@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from tracardi_lite.backends.cache.local import LocalCache
 from tracardi_lite.backends.cache.memory import MemoryCache
 from tracardi_lite.backends.cache.words import HEARD_MAX
 from tracardi_lite.backends.store.memory import MemoryStore
 from tracardi_lite.errors import Unavailable
 from tracardi_lite.intake import bindings
-from tracardi_lite.intake.bindings import FRESH_S, PAUSE_S, Bindings, Unknown
+from tracardi_lite.intake.bindings import FRESH_S, PAUSE_S, SURE_S, Bindings, Unknown
 from tracardi_lite.metrics import Metrics
 from tracardi_lite.ports.cache import HOLD_S, Cache
 from tracardi_lite.ports.store import Claim, Entry
@@ -170,6 +172,24 @@ async def test_without_any_word_an_answer_lags_for_as_long_as_it_is_fresh(store:
     assert await ask(bound, "s:s") == "loser"
     clock.advance(0.2)
     assert await ask(bound, "s:s") == "older"
+
+
+async def test_what_the_store_has_said_serves_longer_where_no_word_can_be_lost(
+    store: Asked, clock: FakeClock, tmp_path: Path
+) -> None:
+    async with LocalCache(tmp_path / "moved.ring", 100, clock) as cache:
+        bound = door(store, cache, clock)
+        bound.remember("s:new", "nobody-has-stored-this")
+        assert await ask(bound, "s:s") == "loser"
+        asked = len(store.keys)
+        clock.advance(SURE_S - 0.1)
+        assert await ask(bound, "s:s") == "loser"
+        assert len(store.keys) == asked
+        assert await ask(bound, "s:new") == "nobody-has-stored-this"
+        assert len(store.keys) == asked + 1, "what only the door has said is asked for sooner"
+        clock.advance(0.2)
+        await ask(bound, "s:s")
+        assert len(store.keys) > asked + 1
 
 
 async def test_a_profile_is_asked_for_again_however_busy_it_is_with_new_sessions(

@@ -22,8 +22,9 @@ from tracardi_lite.backends.queue.sqlite.batch import Packer
 from tracardi_lite.errors import TryLater
 from tracardi_lite.ports.queue import Posted, Publication
 
-GROUP_BYTES = 4 << 20
-"""Enough to make a sync cheap per message; little enough to read, and to keep twice in memory."""
+GROUP_BYTES = 2 << 20
+"""Enough to make a sync cheap per message; little enough to read, and to keep three times in memory. 4 MiB are 5 %
+faster at 100 events per post, and take 6 MiB more."""
 GROUP_MESSAGES = 4096
 
 Waiting = tuple[Publication, Posted]

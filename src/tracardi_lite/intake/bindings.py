@@ -6,8 +6,8 @@ and no worker has stored yet is remembered here, so that the next answer agrees;
 soon as it says something.
 
 A key that moves (a merge, on whichever process) is heard of before it does, and not trusted for ``HOLD_S``: then it is
-looked up with each call, which soon leads elsewhere. Where nothing can be heard, ``FRESH_S`` is the longest that an
-answer lags behind.
+looked up with each call, which soon leads elsewhere. Where word may get lost, ``FRESH_S`` is the longest that an answer
+lags behind.
 
 Bounds: ``size`` entries, least recently used first out; ``MOVING_MAX`` keys on the move. A look-up that takes over
 ``LOOKUP_S`` counts as failed; after a failure the store is left alone for ``PAUSE_S``, and callers decide by the ids
@@ -31,11 +31,14 @@ from tracardi_lite.ports.store import Entry, Store
 
 # How long an entry serves before it is looked up again.
 FRESH_S = 5.0
+# The same for what the store has said, where no word of its moving can be missed: a busy door then spends its time on
+# sessions that are new to it.
+SURE_S = 30.0
 # How long an answer that no worker has confirmed is remembered: longer than any flush, shorter than a visit.
 REMEMBER_S = 1800.0
 LOOKUP_S = 1.0
 PAUSE_S = 1.0
-# Later ones push out the oldest, whose entries are fresh for no longer than FRESH_S anyway.
+# Later ones push out the oldest, whose entries are fresh for no longer than SURE_S anyway.
 MOVING_MAX = 20_000
 # Merges point from alias to survivor; chains are shortened when they are made, so this is for faults only.
 ALIAS_HOPS_MAX = 8
@@ -90,6 +93,7 @@ class Bindings:
         self._metrics = metrics
         self._size = size
         self._ttl_s = {"p:": profile_ttl_s, "s:": session_ttl_s}
+        self._stored_fresh_s = SURE_S if cache.hears_all else FRESH_S
         self._moves = cache.moves()
         self._moving: OrderedDict[str, float] = OrderedDict()
         """Keys on the move, and until when they are not trusted; in that order."""
@@ -127,7 +131,7 @@ class Bindings:
     def _hear(self, keys: Sequence[str] | None) -> None:
         now = self._clock.monotonic()
         if keys is None:
-            self._floor = now + FRESH_S
+            self._floor = now + self._stored_fresh_s
             return
         self._moved_by = now + HOLD_S
         for key in keys:
@@ -174,7 +178,8 @@ class Bindings:
     def _confirm(self, key: str, profile: str, *, stored: bool) -> None:
         now = self._clock.monotonic()
         old = self._known.get(key)
-        self._put(key, profile, now + FRESH_S, now + REMEMBER_S if stored or old is None else old[2])
+        fresh_until = now + (self._stored_fresh_s if stored else FRESH_S)
+        self._put(key, profile, fresh_until, now + REMEMBER_S if stored or old is None else old[2])
 
     def _put(self, key: str, profile: str, fresh_until: float, remembered_until: float) -> None:
         self._known[key] = (profile, fresh_until, remembered_until)

@@ -44,6 +44,10 @@ class Cache(Protocol):
     """Whether other processes get what is added here. If not, only announcements are of use to a process that
     remembers by itself."""
 
+    hears_all: bool
+    """Whether word of a move reaches every listener of every process, with no server or network between that may lose
+    it. If so, a listener may trust for longer what the authority has said."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

@@ -305,8 +305,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, Option(unit="s", ge=0, text="How long the shared cache keeps a session's directory entry.")
     ] = 1800
     directory_cache_size: Annotated[
-        int, Option(unit="entries", ge=100, text="Directory entries kept in each process.")
-    ] = 50_000
+        int, Option(unit="entries", ge=100, text="Directory entries kept in each process, of some 400 bytes each.")
+    ] = 20_000
     tracker_dir: Annotated[str, Option(text="A directory to serve at /tracker/; empty: none.")] = ""
 
     # --- queue ---
