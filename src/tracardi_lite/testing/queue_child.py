@@ -66,6 +66,9 @@ async def hold(queue: Queue, order: Order) -> None:
     held: list[Message] = []
     while len(held) < order.count:
         held += await consumer.receive(order.count - len(held), 1 << 20, 1.0)
+    # Goes through where the queue's own work goes: what taking the leases has begun is over then, and a stop most
+    # likely hits a process that holds no lock.
+    await queue.backlog()
     say("holding")
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     try:

@@ -41,6 +41,7 @@ from tracardi_lite.ports.queue import (
 PARTITIONS = 4
 LIMIT_S = 20.0
 """Longest that a test waits for what must come."""
+STOPS = 5
 
 
 class QueueHarness(Protocol):
@@ -626,6 +627,22 @@ async def child(harness: SharedQueueHarness, act: str, **options: object) -> Asy
         process.stdin.close()
 
 
+async def in_place_of(paused: Child, queue: Queue, harness: SharedQueueHarness) -> Consumer:
+    """Stop a process until its leases have run out, and join.
+
+    Where processes share files, a stop may hit one that holds their lock, and then all others wait for it, as
+    ARCHITECTURE.md says. That is not what is looked at here: it goes on, and is stopped at another moment.
+    """
+    for _ in range(STOPS):
+        paused.process.send_signal(signal.SIGSTOP)
+        await harness.pass_time(harness.lease_ttl_s)
+        try:
+            return await queue.subscribe(SUBSCRIPTION)
+        except Unavailable:
+            paused.process.send_signal(signal.SIGCONT)
+    raise AssertionError(f"stopped {STOPS} times, and each time with a lock in hand")
+
+
 class SharedQueueSuite:
     """Several processes on one queue, and what happens when one of them dies or is paused."""
 
@@ -683,9 +700,7 @@ class SharedQueueSuite:
                 await queue.publish(publication(f"key-{number}", f"{number}"))
             async with child(harness, "hold", count=8) as paused:
                 await paused.until("holding")
-                paused.process.send_signal(signal.SIGSTOP)
-                await harness.pass_time(harness.lease_ttl_s)
-                consumer = await queue.subscribe(SUBSCRIPTION)
+                consumer = await in_place_of(paused, queue, harness)
                 again = await take(consumer, 8)
                 assert sorted(bodies(again)) == [f"{number}" for number in range(8)]
                 paused.process.send_signal(signal.SIGCONT)
