@@ -125,11 +125,11 @@ async def _use_queue(settings: Settings) -> None:
 
 
 async def _use_cache(settings: Settings) -> None:
-    value = secrets.token_bytes(8)
+    key, value = secrets.token_hex(8), secrets.token_bytes(8)
     async with wiring.open_cache(settings) as mine, wiring.open_cache(settings) as another:
         await mine.ping()
-        await mine.add({"key": value}, 60)
-        assert await another.get(["key"]) == [value], "it went through the server"
+        await mine.add({key: value}, 60)
+        assert await another.get([key]) == [value], "it went through the server"
 
 
 async def _use_store(settings: Settings) -> None:
