@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 class Writer:
     """``submit`` never blocks; the caller bounds what is in flight. ``settle(group, error, bytes written)`` is called
-    in the loop, once for each group. All methods but ``stop`` are the loop's."""
+    in the loop, once for each group. All methods but ``join`` are the loop's."""
 
     def __init__(self, appender: Appender, packer: Packer, loop: asyncio.AbstractEventLoop, settle: Settle) -> None:
         self._appender = appender

@@ -6,8 +6,6 @@ profile a call belongs to is decided by the table in ARCHITECTURE.md ("Door").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 
 from tracardi_lite.clock import Clock
@@ -26,8 +24,8 @@ class Visitor(Struct):
     """What the transport knows of a call's sender."""
 
     ip: str | None
-    headers: Mapping[str, str]
-    """Lower-cased names; without the sensitive ones."""
+    headers: dict[str, str]
+    """Lower-cased names; without the sensitive ones. The message keeps it: nobody else may."""
 
 
 class Admission:
@@ -54,7 +52,7 @@ class Admission:
             profile=None,
             save=_save(payload.options, gate.transitional),
             ip=visitor.ip,
-            headers=dict(visitor.headers),
+            headers=visitor.headers,
             instance=self._instance,
             skip=[error.index for error in call.errors],
         )
