@@ -116,7 +116,7 @@ async def _serve(settings: Settings, announce: Announce) -> int:
         report = await _when_ready("registry", settings, patience, lambda: install(settings, registry))
         try:
             parts = await _open(settings, registry, stack, patience)
-            site = await _site(parts)
+            site = await _site(parts, patience)
             stack.push_async_callback(site.close)
             try:
                 # Of two processes that bind one port at the same time, the second learns of it here; from uvloop,
@@ -224,7 +224,8 @@ async def _open(settings: Settings, registry: Registry, stack: AsyncExitStack, p
     if settings.role != "api":
         worker = Worker(queue, store, cache, settings, clock, _event_types(settings), metrics)
         rules = LiveRules(registry, settings, clock, metrics, worker.book.use)
-        await rules.load()
+        # It was there a moment ago, and may be away again: a start that waits, waits each time.
+        await _when_ready("registry", settings, patience, rules.load)
         health.add("store", store.ping)
 
         async def working() -> None:
@@ -241,9 +242,9 @@ def _event_types(settings: Settings) -> EventTypes:
     return EventTypes(custom=custom)
 
 
-async def _site(parts: Parts) -> Site:
+async def _site(parts: Parts, patience: Patience) -> Site:
     """Health and metrics for every role; the collector, the admin API and the tracker for an API."""
-    settings = parts.settings
+    settings, registry = parts.settings, parts.registry
     app = web.Application(client_max_size=settings.body_max)
 
     async def metrics() -> bytes:
@@ -255,6 +256,7 @@ async def _site(parts: Parts) -> Site:
         return parts.metrics.render(totals, backlog)
 
     instance = str(uuid4())
+    hashing = await _when_ready("registry", settings, patience, lambda: compliance_key(registry))
     sources = Sources(parts.registry, parts.clock, settings.source_cache_ttl, check=settings.enable_event_source_check)
     admin = AdminContext(
         settings=settings,
@@ -265,13 +267,15 @@ async def _site(parts: Parts) -> Site:
         version=__version__,
         instance=instance,
         source_changed=sources.forget,
-        rules=Desk(_event_types(settings), await compliance_key(parts.registry), switches(settings)),
+        rules=Desk(_event_types(settings), hashing, switches(settings)),
         rules_changed=parts.rules.changed if parts.rules is not None else _nobody_asks,
         whole_profile=_whole_profile,
     )
     make_lane = None
     if settings.role != "worker":
-        identity = Identity(await parts.registry.secret(IDENTITY_SECRET, partial(secrets.token_urlsafe, 32)))
+        new = partial(secrets.token_urlsafe, 32)
+        secret = await _when_ready("registry", settings, patience, lambda: registry.secret(IDENTITY_SECRET, new))
+        identity = Identity(secret)
         bindings = Bindings(
             parts.store,
             parts.cache,

@@ -165,6 +165,8 @@ class Cluster:
             "REGISTRY_URL": self._mysql.removesuffix("/tracardi") + f"/tracardi_{self.name}",
             "AUTO_PROFILE_MERGING": secrets.token_hex(16),
             "INSTALLATION_TOKEN": secrets.token_hex(16),
+            # Nobody here starts a process again that has ended, and storms keep servers away for a minute.
+            "WAIT_FOR_DEPENDENCIES": "300",
             **env,
         }
         self.apis = [self._program("api", number) for number in (1, 2)]

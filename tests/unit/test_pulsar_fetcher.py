@@ -10,9 +10,9 @@ import pulsar
 import pytest
 
 from tracardi_lite.backends.queue.pulsar import nudge
+from tracardi_lite.backends.queue.pulsar.bridge import Bridge
 from tracardi_lite.backends.queue.pulsar.client import Blocking
 from tracardi_lite.backends.queue.pulsar.fetcher import Fetcher
-from tracardi_lite.backends.queue.pulsar.sender import Bridge
 from tracardi_lite.settings import Settings
 from tracardi_lite.testing.clock import eventually
 

@@ -13,7 +13,7 @@ from tracardi_lite.backends.queue.pulsar import counts as arithmetic
 from tracardi_lite.backends.queue.pulsar import frame
 from tracardi_lite.backends.queue.pulsar.consumer import Entry
 from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts, Written
-from tracardi_lite.backends.queue.pulsar.ids import EntryId, read_field
+from tracardi_lite.backends.queue.pulsar.ids import EntryId, batch_size
 from tracardi_lite.backends.queue.pulsar.journal import Journal, encode_report, tries_key
 from tracardi_lite.backends.queue.pulsar.lines import Item
 from tracardi_lite.backends.queue.pulsar.log import parse_cursor
@@ -42,15 +42,41 @@ def test_junk_is_no_frame_or_a_frame_that_fits(payload: bytes) -> None:
     assert len(framed.head) + len(framed.body) == len(payload) - 18
 
 
-def test_the_batch_size_is_read_out_of_a_serialised_id() -> None:
-    assert read_field(bytes.fromhex("08151000180020003004"), 6) == 4
-    assert read_field(bytes.fromhex("0815100018002000308002"), 6) == 256
-    assert read_field(bytes.fromhex("08151000"), 6) == 0
+class MessageId:
+    """The client's, as far as the size of its batch is concerned."""
+
+    def __init__(self, index: int, serialised: bytes) -> None:
+        self._index = index
+        self._serialised = serialised
+
+    def batch_index(self) -> int:
+        return self._index
+
+    def serialize(self) -> bytes:
+        return self._serialised
 
 
-@given(st.binary(max_size=30))
-def test_reading_a_field_of_junk_ends(data: bytes) -> None:
-    assert read_field(data, 6) >= 0
+@pytest.mark.parametrize(
+    ("index", "serialised", "size"),
+    [
+        (0, "08151000180020003004", 4),
+        (3, "0815100018002003308002", 256),
+        (0, "0815100018ffffffffffffffffff0120003002", 2),
+        (0, "08151000", 1),
+        (-1, "08151000", 1),
+    ],
+)
+def test_the_batch_size_is_read_out_of_a_serialised_id(index: int, serialised: str, size: int) -> None:
+    assert batch_size(MessageId(index, bytes.fromhex(serialised))) == size
+
+
+@given(st.integers(-1, 5), st.binary(max_size=30))
+def test_a_batch_size_read_out_of_junk_is_none_or_one_at_least(index: int, data: bytes) -> None:
+    try:
+        size = batch_size(MessageId(index, data))
+    except ValueError:
+        return
+    assert size >= 1
 
 
 def test_the_ledger_adds_up_whatever_is_missing_of_it() -> None:

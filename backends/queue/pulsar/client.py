@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pulsar
 
-from tracardi_lite.errors import BadInput, Misconfigured, TryLater, Unavailable
+from tracardi_lite.errors import Misconfigured, Unavailable
 from tracardi_lite.settings import Settings
 
 T = TypeVar("T")
@@ -89,13 +89,6 @@ def partitions_of(client: Any, topic: str) -> list[str]:
 def name_of(error: BaseException) -> str:
     """``ConnectError``, rather than the client's ``Pulsar error: ConnectError`` or an empty text."""
     return type(error).__name__
-
-
-def send_error(result: Any) -> BadInput | TryLater:
-    """What a send that ended in ``result`` means to the publisher."""
-    if result == pulsar.Result.MessageTooBig:
-        return BadInput(413, "larger than the broker takes (its maxMessageSize)")
-    return Unavailable("queue", f"Pulsar: {str(result).rpartition('.')[2]}")
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from typing import Any
 import structlog
 
 from tracardi_lite.backends.queue.pulsar import frame
+from tracardi_lite.backends.queue.pulsar.bridge import Bridge
 from tracardi_lite.backends.queue.pulsar.client import Blocking
 from tracardi_lite.backends.queue.pulsar.fetcher import HELD_BYTES_MAX, HELD_MAX, Arrival, Fetcher
 from tracardi_lite.backends.queue.pulsar.ids import EntryId
@@ -32,7 +33,6 @@ from tracardi_lite.backends.queue.pulsar.journal import tries_key
 from tracardi_lite.backends.queue.pulsar.ledger import Ledger
 from tracardi_lite.backends.queue.pulsar.letters import Letters
 from tracardi_lite.backends.queue.pulsar.lines import Item, Lines, State
-from tracardi_lite.backends.queue.pulsar.sender import Bridge
 from tracardi_lite.backends.queue.window import MESSAGES_MAX, Budget
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import LeaseLost, TryLater

@@ -19,10 +19,10 @@ from typing import Any
 import pulsar
 from msgspec import Struct
 
+from tracardi_lite.backends.queue.pulsar.bridge import Bridge
 from tracardi_lite.backends.queue.pulsar.client import Blocking, close_quietly, partitions_of
 from tracardi_lite.backends.queue.pulsar.ids import EntryId, batch_size, entry_of
 from tracardi_lite.backends.queue.pulsar.nudge import Quiet
-from tracardi_lite.backends.queue.pulsar.sender import Bridge
 
 BEAT_S = 0.2
 PAUSE_MAX_S = 4.0

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracardi_lite.backends.queue.pulsar.client import Blocking
-from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts, Written
+from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts, Position, Written
 from tracardi_lite.backends.queue.pulsar.frame import WRITER_BYTES
 from tracardi_lite.backends.queue.pulsar.ids import EntryId
 from tracardi_lite.backends.queue.pulsar.journal import Journal, encode_report
@@ -61,12 +61,11 @@ class Ledger:
         """Know what all processes had written by now. Raises ``Unavailable``."""
         await self.tail.refresh()
 
-    def note_published(self, counts: Counts, partition: int, events: int, replay: bool, message_id: Any) -> None:
+    def note_published(self, counts: Counts, partition: int, events: int, replay: bool, place: Position) -> None:
         """A receipt came, for a message of the writer with these counts."""
         if counts is not self.counts:
             return  # that writer is closed for good: the log tells how far it came
-        position = (message_id.ledger_id(), message_id.entry_id(), max(0, message_id.batch_index()))
-        counts.published.setdefault(partition, Written()).add(events, replay, position)
+        counts.published.setdefault(partition, Written()).add(events, replay, place)
         self._dirty = True
 
     def note_refused(self, refused: Mapping[str, int]) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
 
 from tracardi_lite.backends.queue.pulsar import frame
-from tracardi_lite.backends.queue.pulsar.counts import Counts
+from tracardi_lite.backends.queue.pulsar.counts import Counts, Position
 from tracardi_lite.backends.queue.pulsar.ledger import Ledger
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.sender import Sender
@@ -77,12 +76,12 @@ class Publisher:
         size: int,
         done: Posted,
         error: Exception | None,
-        message_id: Any,
+        place: Position | None,
         late: bool,
     ) -> None:
         """``sender.Told``, of a publication."""
-        if error is None:
-            self._ledger.note_published(counts, number, events, replay, message_id)
+        if place is not None:
+            self._ledger.note_published(counts, number, events, replay, place)
         if late:
             return
         self._items -= 1

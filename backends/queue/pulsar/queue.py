@@ -14,6 +14,7 @@ from tracardi_lite import tls
 from tracardi_lite.backends.queue.pulsar import counts as arithmetic
 from tracardi_lite.backends.queue.pulsar import reach, seek
 from tracardi_lite.backends.queue.pulsar.admin import Admin, topic_path
+from tracardi_lite.backends.queue.pulsar.bridge import Bridge
 from tracardi_lite.backends.queue.pulsar.client import Blocking, partitions_of
 from tracardi_lite.backends.queue.pulsar.consumer import PulsarConsumer
 from tracardi_lite.backends.queue.pulsar.counts import Amount, Counts
@@ -24,7 +25,8 @@ from tracardi_lite.backends.queue.pulsar.policy import moved, policy, provision
 from tracardi_lite.backends.queue.pulsar.publisher import Publisher
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.scan import Scan
-from tracardi_lite.backends.queue.pulsar.sender import Bridge, Sender
+from tracardi_lite.backends.queue.pulsar.sender import Sender
+from tracardi_lite.backends.queue.pulsar.wire.brokers import Brokers
 from tracardi_lite.clock import Clock
 from tracardi_lite.errors import TryLater, Unavailable, Untrusted
 from tracardi_lite.ports.queue import (
@@ -64,6 +66,7 @@ class PulsarQueue:
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
         self._blocking: Blocking
+        self._brokers: Brokers
         self._bridge: Bridge
         self._ledger: Ledger
         self._letters: Letters
@@ -74,6 +77,7 @@ class PulsarQueue:
         await reach.check(self._service_url, self._tls)
         self._bridge = Bridge()
         self._blocking = Blocking(self._service_url, self._settings)
+        self._brokers = Brokers(self._service_url, self._settings.pulsar_auth_token, self._tls)
         try:
             await self._connect()
         except BaseException:
@@ -97,11 +101,11 @@ class PulsarQueue:
         await self._disconnect()
 
     async def _connect(self) -> None:
-        names, blocking = self._names, self._blocking
+        names, blocking, brokers = self._names, self._blocking, self._brokers
         partitions = await self._partitions()
-        journal = Sender(blocking, self._bridge, names.journal, batching=False)
-        dead = Sender(blocking, self._bridge, names.dead, batching=False)
-        mains = [Sender(blocking, self._bridge, names.partition(number), batching=True) for number in range(partitions)]
+        journal = Sender(brokers, names.journal, batching=False)
+        dead = Sender(brokers, names.dead, batching=False)
+        mains = [Sender(brokers, names.partition(number), batching=True) for number in range(partitions)]
         self._senders = [*mains, journal, dead]
         await asyncio.gather(*(sender.open() for sender in self._senders))
         self._ledger = Ledger(blocking, journal, names.journal)
@@ -139,6 +143,7 @@ class PulsarQueue:
     async def _disconnect(self) -> None:
         for sender in self._senders:
             await sender.close()
+        await self._brokers.close()
         if hasattr(self, "_letters"):
             await self._letters.tail.close()
             await self._ledger.tail.close()
