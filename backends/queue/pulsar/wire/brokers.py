@@ -67,7 +67,7 @@ class Brokers:
         tasks, self._connecting = list(self._connecting.values()), {}
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().abort("closed by us")
+                task.result().close()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._asked: dict[int, asyncio.Future[dict[int, Value]]] = {}
         self._greeted: asyncio.Future[dict[int, Value]] = asyncio.get_running_loop().create_future()
         self._producers: dict[int, Producing] = {}
+        self._outgoing: list[bytes] = []
         self._heard = True
         self._timer: asyncio.TimerHandle | None = None
         self._reason = "closed the connection"
@@ -96,9 +97,21 @@ class Connection(asyncio.Protocol):
         self.write(commands.close_producer(next(self._requests), id))
 
     def write(self, data: bytes) -> None:
-        """What is written to a connection that is lost goes nowhere; ``detached`` tells of it."""
+        """What is written in one turn of the loop goes out together: a call of the kernel costs more than a message,
+        and a topic's partitions, each with a producer of its own, mostly share a broker.
+
+        What is written to a connection that is lost goes nowhere; ``detached`` tells of it.
+        """
+        self._outgoing.append(data)
+        if len(self._outgoing) == 1:
+            asyncio.get_running_loop().call_soon(self._write_out)
+
+    def close(self) -> None:
+        """Give it up when what was written has gone out."""
+        self._write_out()
         if self._transport is not None:
-            self._transport.write(data)
+            self._reason = "closed by us"
+            self._transport.close()
 
     def abort(self, reason: str) -> None:
         """Give it up at once."""
@@ -133,6 +146,11 @@ class Connection(asyncio.Protocol):
             producing.detached(reason)
 
     # --- inside ---
+    def _write_out(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing and self._transport is not None:
+            self._transport.write(b"".join(outgoing))
+
     def _hear(self, kind: int, fields: dict[int, Value]) -> None:
         match kind:
             case Kind.SEND_RECEIPT:
