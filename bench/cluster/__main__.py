@@ -40,7 +40,7 @@ async def _run(servers: rig.Servers, parts: list[str] | tuple[str, ...], *, quic
             case "api":
                 figures += await door.measure(servers, rounds, seconds)
             case "worker":
-                figures += await drain.measure(servers, rounds, 30_000 if quick else 60_000)
+                figures += await drain.measure(servers, rounds, 30_000 if quick else 150_000)
             case "scale":
                 figures += await scale.measure(servers, rounds, 30_000 if quick else 50_000)
             case "fresh":

@@ -1,8 +1,10 @@
 import json
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,3 +109,21 @@ def test_every_kind_gives_something_writable_or_nothing(value: Any) -> None:
 @given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999))
 def test_times_survive_being_written(at_ms: int) -> None:
     assert kinds.parse_time(kinds.iso(at_ms)) == at_ms
+
+
+@given(
+    st.datetimes(timezones=st.just(UTC)),
+    st.sampled_from(["milliseconds", "microseconds", "seconds"]),
+    st.sampled_from(["+00:00", "Z", "+02:00", ""]),
+)
+def test_a_time_that_is_written_as_records_write_it_is_taken_as_it_stands(
+    at: datetime, precision: str, zone: str
+) -> None:
+    text = at.isoformat(timespec=precision).removesuffix("+00:00") + zone
+    at_ms = kinds.parse_time(text)
+    assert kinds.written_time(text) == (None if at_ms is None else (at_ms, kinds.iso(at_ms)))
+
+
+@pytest.mark.parametrize("junk", [None, 5, "", "now", "2026-13-01T00:00:00.000Z", "2026-11-29T24:00:00.000Z", "x" * 70])
+def test_what_is_no_time_is_not_written(junk: object) -> None:
+    assert kinds.written_time(junk) is None

@@ -228,6 +228,9 @@ class Sender:
                     if error.reason != said:
                         log.info("pulsar_still_away", topic=self._topic, reason=error.reason)
                     said = error.reason
+                except Exception:
+                    # A bug. It shows, and does not keep us away from the broker for ever.
+                    log.exception("pulsar_attach_failed", topic=self._topic)
 
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []

@@ -49,8 +49,12 @@ class Events:
         self, events: Sequence[EventWrite], places: Sequence[int], verdicts: dict[int, Verdict], holders: dict[int, str]
     ) -> None:
         """Judge events of different ids."""
+        unusable = {partition for partition in {e.partition for e in events} if not partitioning.is_name(partition)}
         for at in places:
-            if reason := _unusable(events[at]):
+            event = events[at]
+            if event.partition in unusable:
+                verdicts[at] = Verdict(Outcome.NEVER, f"not a partition's name: {event.partition!r}")
+            elif reason := unusable_id(event.id):
                 verdicts[at] = Verdict(Outcome.NEVER, reason)
         places = [at for at in places if at not in verdicts]
         foreign = [at for at in places if events[at].foreign_id]
@@ -60,7 +64,7 @@ class Events:
         places = [at for at in places if at not in verdicts]
         if not places:
             return
-        results = await self._writer.write(self._items([events[at] for at in places]))
+        results = await self._writer.write(self._items([events[at] for at in places]), versions=False)
         taken: list[int] = []
         for at, result in zip(places, results, strict=True):
             if result.is_done:
@@ -114,12 +118,6 @@ def unusable_id(id: str) -> str:
         return ""  # whatever its characters are
     size = len(id.encode("utf-8", "surrogatepass"))
     return "" if 0 < size <= ID_BYTES_MAX else f"an id has 1 to {ID_BYTES_MAX} bytes, this one {size}"
-
-
-def _unusable(event: EventWrite) -> str:
-    if not partitioning.is_name(event.partition):
-        return f"not a partition's name: {event.partition!r}"
-    return unusable_id(event.id)
 
 
 def _firsts(events: Sequence[EventWrite], places: Sequence[int]) -> tuple[list[int], dict[int, int]]:

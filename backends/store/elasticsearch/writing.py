@@ -30,10 +30,13 @@ class Writer:
         self._bulk = bulk
         self._indices = indices
 
-    async def write(self, items: Sequence[Item]) -> list[Result]:
-        """In order. A result that lacks its index is of an update: there is nothing that it could update."""
+    async def write(self, items: Sequence[Item], *, versions: bool = True) -> list[Result]:
+        """In order. A result that lacks its index is of an update: there is nothing that it could update.
+
+        Without ``versions`` those of what was written may be missing.
+        """
         await self._ensure(items)
-        results = await self._bulk.send([item.op for item in items])
+        results = await self._bulk.send([item.op for item in items], versions=versions)
         await self._after_drop(items, results)
         for step in range(1, rescue.STEPS + 1):
             if not await self._rescue(items, results, step):

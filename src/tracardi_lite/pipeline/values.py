@@ -36,11 +36,23 @@ _DATE = re.compile(
     r"\d{4}-\d\d-\d\d(?: \d\d:\d\d:\d\d|T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
 
+_AS_WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:Z|\+00:00)", re.ASCII)
+
 
 @lru_cache(maxsize=256)
 def iso(at_ms: int) -> str:
     """A moment as records write it: ISO 8601, UTC, milliseconds; ``2026-11-23T15:58:00.123+00:00``."""
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
+
+
+def written_time(value: object) -> tuple[int, str] | None:
+    """A client's time as ``parse_time`` reads it and as ``iso`` writes it: where it is written so already, as browsers
+    and our client write it, without the detour, which takes longer than all else about an event's time."""
+    at_ms = parse_time(value)
+    if at_ms is None:
+        return None
+    assert isinstance(value, str)
+    return at_ms, f"{value[:23]}+00:00" if _AS_WRITTEN.fullmatch(value) else iso(at_ms)
 
 
 def parse_time(value: object) -> int | None:
@@ -57,7 +69,8 @@ def _parse(text: str) -> int | None:
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    at_ms = (at - _EPOCH) // timedelta(milliseconds=1)
+    since = at - _EPOCH
+    at_ms = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
     # An offset may carry the first or last day of the calendar over its edge.
     return at_ms if _MS_MIN <= at_ms <= _MS_MAX else None
 
