@@ -30,7 +30,7 @@ from tracardi_lite.pipeline.rules.touch import (
 from tracardi_lite.pipeline.rules.view import View
 from tracardi_lite.pipeline.session import Session, session_event_part
 from tracardi_lite.pipeline.type_book import Facts, TypeBook
-from tracardi_lite.pipeline.values import free_object, iso, written_time
+from tracardi_lite.pipeline.values import free_object, iso, parse_time, written_time
 from tracardi_lite.pipeline.work import Item, Shared, Work
 from tracardi_lite.ports.store import EventWrite
 from tracardi_lite.protocol import ids
@@ -226,9 +226,11 @@ def _follow(standing: Standing, event: EventIn, facts: Facts, touch: Touch | Non
 def _given_times(event: EventIn, shared: Shared) -> tuple[int, bytes]:
     """The client's insert and create; each stands in for nothing but itself."""
     assert event.time is not None
-    insert = written_time(event.time.insert) or (shared.received_ms, iso(shared.received_ms))
+    insert_ms = parse_time(event.time.insert)
+    insert_ms = shared.received_ms if insert_ms is None else insert_ms
+    insert = iso(insert_ms)
     create = written_time(event.time.create) or insert
-    return insert[0], _times(insert[1].encode(), create[1].encode())
+    return insert_ms, _times(insert.encode(), create.encode())
 
 
 def _times(insert: bytes, create: bytes) -> bytes:
