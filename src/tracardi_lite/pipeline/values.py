@@ -46,8 +46,8 @@ def iso(at_ms: int) -> str:
 
 
 def written_time(value: object) -> str | None:
-    """A client's time as ``iso`` writes what ``parse_time`` reads of it. One that is written so already, as browsers and
-    our client do, is only looked at: the way there and back takes longer than all else about an event's time."""
+    """A client's time as ``iso`` writes what ``parse_time`` reads of it. One that is written so already, as browsers
+    and our client do, is only looked at: the way there and back takes longer than all else about an event's time."""
     if type(value) is str and _AS_WRITTEN.fullmatch(value):
         try:
             datetime.fromisoformat(value)
