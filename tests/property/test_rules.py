@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.property.json_values import keys, objects, values
@@ -136,6 +136,14 @@ def worked(sent: list[dict[str, Any]], compiled: RuleSet) -> tuple[list[bytes], 
     return [item.write.doc for item in work.items if item.write is not None], profile
 
 
+FORGETFUL = [
+    Rule(kind="to-profile", id="f", spec={"ops": [{"to": "consents", "op": "delete", "from": "properties.id"}]}),
+    Rule(kind="compliance", id="c", spec={"fields": [{"field": "event@properties.id", "action": "remove"}]}),
+]
+"""One takes away what the other asks for."""
+
+
+@example(FORGETFUL, [{"type": "a"}, {"type": "a"}])
 @given(st.lists(rules, max_size=4), st.lists(events, min_size=1, max_size=3))
 def test_no_rule_can_raise_lose_an_event_or_spoil_a_record(made: list[Rule], sent: list[dict[str, Any]]) -> None:
     docs, profile = worked(sent, ruleset(made))

@@ -25,7 +25,7 @@ class Standing:
         self._profile[_FIELD] = dict(self._profile.get(_FIELD) or {})
 
     def given(self, at: float) -> frozenset[str]:
-        return given_consents(self._profile[_FIELD], at)
+        return given_consents(self._profile.get(_FIELD), at)  # a rule may have deleted it
 
     def take(self, entry: EventType, event: dict[str, Any], at: float) -> None:
         """Apply what an event says of consents. ``entry``: see ``of_consents``."""
