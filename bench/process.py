@@ -61,10 +61,11 @@ def pss_bytes(pid: int) -> int:
 
 
 class Peak:
-    """The largest PSS that a process has while this is entered, sampled every SAMPLE_S."""
+    """The largest PSS that a process has while this is entered, sampled every so many seconds."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, every_s: float = SAMPLE_S) -> None:
         self.pid = pid
+        self._every_s = every_s
         self.bytes = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample)
@@ -80,5 +81,5 @@ class Peak:
         self._thread.join()
 
     def _sample(self) -> None:
-        while not self._done.wait(SAMPLE_S):
+        while not self._done.wait(self._every_s):
             self.bytes = max(self.bytes, pss_bytes(self.pid))

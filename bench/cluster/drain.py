@@ -34,7 +34,9 @@ WARM_UP_SHARE = 0.25
 """Of a round's events: the process imports, connects, fills its caches."""
 TAIL_SHARE = 0.1
 """The last of them are left out: lanes run dry one after another."""
-POLL_S = 0.25
+POLL_S = 1.0
+"""Between two looks. Each has the broker count its backlog and the api add up the ledger, on the cores that the worker
+drains with; and since the ledger is exact, a rate does not depend on how often it is looked at."""
 SLOWEST_RATE = 500.0
 """Events per second below which a run is given up."""
 
@@ -86,7 +88,7 @@ async def backlog(servers: Servers, events: int) -> list[Figure]:
         await fill(api, events, 1)
         begun = time.monotonic()
         async with made.program("worker") as worker:
-            with process.Peak(worker.pid) as peak:
+            with process.Peak(worker.pid, POLL_S) as peak:
                 await reach(api, lambda now: not now.pending, events / SLOWEST_RATE)
             seconds = time.monotonic() - begun
             cpu = process.cpu_seconds(worker.pid)
@@ -97,7 +99,7 @@ async def backlog(servers: Servers, events: int) -> list[Figure]:
 
 
 async def reach(api: Program, reached: Callable[[Progress], bool], within_s: float) -> Progress:
-    """Reads the ledger a few times a second until it says so.
+    """Reads the ledger each second until it says so.
 
     It is an api that is asked, since that has nothing else to do: an answer costs some 10 ms of CPU, which would be
     counted as the worker's.
@@ -116,7 +118,7 @@ async def _round(made: Installation, api: Program, events: int, number: int) -> 
         limit_s = events / SLOWEST_RATE
         warm = await reach(api, lambda now: now.pending <= events * (1 - WARM_UP_SHARE), limit_s)
         cpu = process.cpu_seconds(worker.pid)
-        with process.Peak(worker.pid) as peak:
+        with process.Peak(worker.pid, POLL_S) as peak:
             end = await reach(api, lambda now: now.pending <= events * TAIL_SHARE, limit_s)
         drained = Pace(int(warm.pending - end.pending), end.at_s - warm.at_s, process.cpu_seconds(worker.pid) - cpu)
         await reach(api, lambda now: not now.pending, limit_s)
