@@ -25,7 +25,7 @@ from tracardi_lite.backends.queue.pulsar.counts import Position
 from tracardi_lite.backends.queue.pulsar.wire import protobuf
 from tracardi_lite.backends.queue.pulsar.wire.brokers import Brokers
 from tracardi_lite.backends.queue.pulsar.wire.commands import Fault
-from tracardi_lite.backends.queue.pulsar.wire.connection import Connection
+from tracardi_lite.backends.queue.pulsar.wire.connection import Connection, first_line
 from tracardi_lite.backends.queue.pulsar.wire.messages import Writer
 from tracardi_lite.errors import BadInput, TryLater, Unavailable
 
@@ -187,10 +187,10 @@ class Sender:
     def refused(self, sequence: int, code: int, text: str) -> None:
         if not self._sent or sequence != self._sent[0].sequence or code not in _FINAL:
             # Sent again on another connection, in order: it may be the broker's trouble, and over soon.
-            self._lose(f"Pulsar does not keep what was sent: {text.partition(chr(10))[0]}")
+            self._lose(f"Pulsar does not keep what was sent: {first_line(text)}")
             return
         log.warning("pulsar_refuses", topic=self._topic, code=code, reason=text)
-        self._fail(self._sent.popleft().flights, f"Pulsar: {text.partition(chr(10))[0]}")
+        self._fail(self._sent.popleft().flights, f"Pulsar: {first_line(text)}")
 
     def detached(self, reason: str) -> None:
         log.info("pulsar_detached", topic=self._topic, reason=reason)
@@ -210,7 +210,8 @@ class Sender:
             self._name, self._writer = name, Writer(self._id, name)
         self._connection, self._bytes_max = connection, connection.message_bytes_max
         self._attached_at = time.monotonic()
-        connection.write(b"".join(entry.frame for entry in self._sent))
+        for entry in self._sent:
+            connection.write(entry.frame)
 
     async def _stay_attached(self) -> None:
         pause = 0.0
@@ -235,7 +236,6 @@ class Sender:
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
         at, now_ms = time.monotonic(), time.time_ns() // 1_000_000
-        frames = []
         for flights in self._entries(fresh):
             sequence, key = self._sequence, flights[0].key
             if len(flights) == 1:
@@ -244,9 +244,8 @@ class Sender:
                 frame = self._writer.batch(sequence, key, [flight.payload for flight in flights], now_ms)
             self._sequence += len(flights)
             self._sent.append(Entry(sequence, frame, flights, at))
-            frames.append(frame)
-        if self._connection is not None:
-            self._connection.write(b"".join(frames))
+            if self._connection is not None:
+                self._connection.write(frame)
 
     def _entries(self, fresh: Sequence[Flight]) -> Iterator[list[Flight]]:
         """Each key's messages together, in their order; those that the broker does not take are failed."""

@@ -210,8 +210,12 @@ def fault(peer: str, code: int, text: str) -> Unavailable:
     """What the broker's error means to whoever asked."""
     if code in _REFUSED_US:
         return Unavailable("queue", f"Pulsar refuses us: {_REFUSED_US[Fault(code)]}; see PULSAR_AUTH_TOKEN", 5.0)
-    # Its texts go on with the server's stack; the first line says it all.
-    return Unavailable("queue", f"Pulsar at {peer}: {text.partition(chr(10))[0] or f'error {code}'}")
+    return Unavailable("queue", f"Pulsar at {peer}: {first_line(text) or f'error {code}'}")
+
+
+def first_line(text: str) -> str:
+    """Of a broker's text, which goes on with its stack; the first line says it all."""
+    return text.partition("\n")[0]
 
 
 def _answer(future: asyncio.Future[dict[int, Value]], fields: dict[int, Value]) -> None:
