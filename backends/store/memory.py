@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 from msgspec import Struct
 
 from tracardi_lite import partitioning
@@ -37,6 +36,7 @@ from tracardi_lite.ports.store import (
     RecordWrite,
     Verdict,
 )
+from tracardi_lite.protocol.documents import decode_document
 from tracardi_lite.query import Where, matches
 from tracardi_lite.query.evaluate import values
 from tracardi_lite.query.histogram import UNGROUPED, bucket_name, fill, steps, top_names
@@ -211,7 +211,7 @@ class MemoryStore:
                     continue
                 if query.to_ms is not None and row.at_ms >= query.to_ms:
                     continue
-                if query.where is None or matches(query.where, _decode(row.doc)):
+                if query.where is None or matches(query.where, decode_document(row.doc)):
                     yield row
 
     async def refresh(self) -> None:
@@ -269,9 +269,5 @@ def _info(kind: Kind, name: str, rows: dict[str, _Row]) -> PartitionInfo:
 def _names(doc: bytes, group_by: str | None) -> set[str]:
     if group_by is None:
         return {UNGROUPED}
-    names = (bucket_name(value) for value in values(_decode(doc), group_by))
+    names = (bucket_name(value) for value in values(decode_document(doc), group_by))
     return {name for name in names if name is not None}
-
-
-def _decode(doc: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(doc, type=dict[str, Any])

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tests.acceptance.load import Event, Load
 from tests.acceptance.program import QUICK, Failed, until
 from tracardi_lite import settings as settings_
 from tracardi_lite import wiring
 from tracardi_lite.ports.queue import Queue, Totals
 from tracardi_lite.ports.store import Kind, Query, Store
+from tracardi_lite.protocol.documents import decode_document
 
 PAGE = 1000
 SHOWN = 12
@@ -61,7 +60,7 @@ class Oracle:
         found: list[dict[str, Any]] = []
         while True:
             page = await self.store.search(kind, Query(start=len(found), limit=PAGE))
-            found += [msgspec.json.decode(document) for document in page.result]
+            found += [decode_document(document) for document in page.result]
             if len(page.result) < PAGE:
                 return found
 

@@ -242,6 +242,7 @@ def nonsense(server: Program, examples: int) -> None:
     @settings(max_examples=examples, database=None, phases=[Phase.explicit, Phase.generate, Phase.shrink])
     @given(request=requests)
     @example(request=b"")
+    @example(request=framed("POST", "/track", [], BODY.replace(b'"a": 1', b'"a": 1e999999')))  # JSON, and no double
     @example(request=b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # a TLS hello
     @example(request=framed("POST", "/track", [("X", b"y" * 200_000)], BODY))
     @example(request=framed("POST", "/track", [(f"X{n}", b"y") for n in range(5000)], BODY))

@@ -463,6 +463,20 @@ def test_events_of_a_profile_include_those_from_before_a_merge_newest_first(comm
     assert '{"n":11}' in table
 
 
+def test_an_event_with_a_number_beyond_any_type_is_shown_as_it_was_sent(command: Command, stored: Backends) -> None:
+    doc = event_doc(12, "p-1").replace(b'"n": 12', b'"n":\n  1e999')
+
+    async def work() -> None:
+        async with stored.store() as store:
+            await store.create_events([EventWrite("e-12", "2026-12", doc, "m", "t", "s", None, "p-1", 12)])
+
+    asyncio.run(work())
+    table = command("events", "--profile", "p-1")
+    assert (table.code, table.err) == (0, "")
+    assert '{"n":1e999}' in table.out
+    assert '{"n":11}' in table.out
+
+
 def test_a_partition_is_made_before_it_is_needed(command: Command, stored: Backends) -> None:
     assert command("partitions", "create", "event", "2027-1").out == "Made event partition 2027-1.\n"
     assert command("partitions", "create", "event", "2027-1").out == "event partition 2027-1 is there.\n"

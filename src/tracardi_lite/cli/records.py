@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec import Raw, Struct
 
 from tracardi_lite.cli import runtime, show
 from tracardi_lite.cli.runtime import json_option, store_of, with_settings
@@ -133,7 +134,7 @@ def events(settings: Settings, profile_id: str, limit: int, as_json: bool) -> No
         for doc in found.result:
             click.echo(doc)
         return
-    rows = [_event_row(msgspec.json.decode(doc)) for doc in found.result]
+    rows = [_event_row(doc) for doc in found.result]
     show.table(("time", "type", "id", "source", "session", "properties"), rows, f"No events of {profile_id}.")
     if found.total > len(rows):
         click.echo(f"{len(rows)} of {found.total:,}; --limit shows more.")
@@ -150,20 +151,41 @@ async def _events(settings: Settings, profile_id: str, limit: int) -> Any:
         return await store.search("event", Query(where=terms[0] if len(terms) == 1 else Or(terms), limit=limit))
 
 
-def _event_row(event: Any) -> tuple[object, ...]:
-    properties = msgspec.json.encode(event.get("properties") or {}).decode()
+class _Times(Struct):
+    insert: str
+
+
+class _Metadata(Struct):
+    time: _Times
+
+
+class _Ref(Struct):
+    id: str
+
+
+class _Listed(Struct):
+    """What a line shows of an event. Properties are not looked into: a client may have sent numbers beyond any type."""
+
+    id: str
+    type: str
+    metadata: _Metadata
+    source: _Ref | None = None
+    session: _Ref | None = None
+    properties: Raw = Raw(b"{}")
+
+
+_decode_listed = msgspec.json.Decoder(_Listed).decode
+
+
+def _event_row(doc: bytes) -> tuple[object, ...]:
+    event = _decode_listed(doc)
+    # On one line, however the client wrote it.
+    properties = msgspec.json.format(bytes(event.properties), indent=-1).decode()
     return (
-        at(event, "metadata", "time", "insert"),
-        event.get("type"),
-        event.get("id"),
-        at(event, "source", "id"),
-        at(event, "session", "id"),
+        event.metadata.time.insert,
+        event.type,
+        event.id,
+        event.source and event.source.id,
+        event.session and event.session.id,
         properties if len(properties) <= 60 else properties[:59] + "…",
     )
-
-
-def at(record: Any, *path: str) -> Any:
-    """What is at a path, or None."""
-    for name in path:
-        record = record.get(name) if isinstance(record, dict) else None
-    return record

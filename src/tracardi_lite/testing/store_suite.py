@@ -40,6 +40,7 @@ from tracardi_lite.ports.store import (
     Verdict,
     rewriting_of,
 )
+from tracardi_lite.protocol.documents import decode_document
 from tracardi_lite.query import And, Compare, Exists, Not, Or, Where
 
 NOON = 1_790_078_400_000
@@ -578,6 +579,37 @@ class StoreSuite:
             page = await store.search("event", Query(where=by_source(source, where)))
             assert {names[id] for id in ids_of(page.result)} == expected, where
             assert await store.count("event", by_source(source, where)) == len(expected), where
+
+    @pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400], ids=lambda number: number[:6])
+    async def test_a_number_beyond_a_double_spoils_nothing(self, store: Store, number: str) -> None:
+        """JSON bounds no number, and what clients send is stored as it came."""
+        source = new_id()
+        plain = event_write(source=source, properties={"n": 5})
+        odd = event_write(source=source, properties={"n": "?"})
+        odd.doc = odd.doc.replace(b'"?"', number.encode())
+        assert await store.create_events([plain, odd]) == [STORED, STORED]
+        await store.refresh()
+        for where, expected in (
+            (by_source(source), {plain.id, odd.id}),
+            (by_source(source, Compare("properties.n", "=", 5)), {plain.id}),
+            (by_source(source, Compare("properties.n", "!=", 5)), {odd.id}),
+            (by_source(source, Exists("properties.n")), {plain.id, odd.id}),
+        ):
+            page = await store.search("event", Query(where=where))
+            assert {decode_document(doc)["id"] for doc in page.result} == expected, where
+        query = Query(where=by_source(source), from_ms=NOON, to_ms=NOON + 1000)
+        [bar] = await store.histogram("event", query, 1000, "properties.n")
+        assert sorted(bar.counts.values()) == [1, 1]
+
+    async def test_a_number_longer_than_any_index_takes_is_kept(self, store: Store) -> None:
+        """Where it stood, or in the record's trash."""
+        odd = event_write(source=new_id(), properties={"n": "?"})
+        odd.doc = odd.doc.replace(b'"?"', b"9" * 5000)
+        assert await store.create_events([odd]) == [STORED]
+        await store.refresh()
+        [doc] = (await store.search("event", Query(where=by_source(odd.source)))).result
+        assert b"9" * 5000 in doc
+        assert decode_document(doc)["id"] == odd.id
 
     async def test_all_of_a_kind_are_counted_without_a_where(self, store: Store) -> None:
         before = await store.count("session")
