@@ -54,6 +54,6 @@ def run(base: str, events: int, seconds: int, seed: int) -> Report:
 
 
 def _percentile(text: str, percent: int) -> float:
-    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
     assert found is not None, text
     return float(found[1]) * _UNITS_MS[found[2]]

@@ -173,7 +173,7 @@ class MemoryQueue:
         self._consumers.add(consumer)
         return consumer
 
-    async def backlog(self) -> list[PartitionBacklog]:
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
         rows = []
         for name, subscription in self._log.subscriptions.items():
             for number, partition in enumerate(self._log.partitions):
@@ -190,7 +190,7 @@ class MemoryQueue:
                 )
         return rows
 
-    async def totals(self) -> Totals:
+    async def totals(self, *, rough: bool = False) -> Totals:
         log = self._log
         cursors = log.subscription(SUBSCRIPTION).cursors
         return Totals(

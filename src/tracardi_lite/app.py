@@ -249,7 +249,7 @@ async def _site(parts: Parts, patience: Patience) -> Site:
 
     async def metrics() -> bytes:
         try:
-            totals, backlog = await parts.queue.totals(), await parts.queue.backlog()
+            totals, backlog = await parts.queue.totals(rough=True), await parts.queue.backlog(rough=True)
         except TryLater:
             # The page without the ledger says more than no page.
             return parts.metrics.render()

@@ -11,12 +11,15 @@ import pytest
 
 from tests.integration.pulsar_service import OwnPulsar, PulsarHarness, SharedPulsarHarness
 from tracardi_lite.backends.queue.pulsar import PulsarQueue
+from tracardi_lite.backends.queue.pulsar.queue import SILENT_MS
 from tracardi_lite.errors import BadInput, LeaseLost, TryLater, Unavailable
 from tracardi_lite.ports.queue import SUBSCRIPTION, Message, Publication
+from tracardi_lite.testing.clock import FakeClock
 from tracardi_lite.testing.queue_suite import (
     SharedQueueSuite,
     assert_adds_up,
     bodies,
+    child,
     publication,
     stored,
     take,
@@ -83,6 +86,34 @@ async def test_a_batch_that_is_partly_settled_comes_again_whole_and_counts_once(
         await heir.ack([stored(message) for message in again])
         totals = await until(lambda totals: totals.pending == 0, queue)
         assert (totals.received, totals.stored) == (100, 100)
+
+
+async def test_who_looks_after_the_queue_reads_no_living_process_s_messages(harness: SharedPulsarHarness) -> None:
+    """A replica that did, as each does every half minute, would read all that the others write."""
+    async with harness.open() as writer, harness.open() as other:
+        await asyncio.gather(*(writer.publish(publication(f"k{n % 50}", f"{n}")) for n in range(500)))
+        totals = await until(lambda totals: totals.pending == 500, other, rough=True)
+        assert_adds_up(totals)
+        await other.maintain()
+        assert sum(row.messages for row in await other.backlog(rough=True)) == 500
+        assert sum(state["msgOutCounter"] for state in (await other._stats()).values()) == 0
+        await writer.publish(publication("k", "not written down yet"))
+        assert (await other.totals()).pending == 501
+
+
+async def test_a_process_that_is_over_is_counted_once_and_for_all(harness: SharedPulsarHarness) -> None:
+    async with harness.open() as queue:
+        async with child(harness, "publish", name="a", count=1_000_000) as publisher:
+            for _ in range(100):
+                await publisher.line()
+            publisher.process.kill()
+            await publisher.rest()
+        totals = await queue.totals()
+        assert queue._ledger.unfinished()
+        queue._clock = FakeClock(queue._clock.now_ms() + SILENT_MS + 1000)
+        await queue.maintain()
+        assert await queue.totals(rough=True) == totals
+        assert queue._ledger.unfinished() == []
 
 
 async def test_what_the_broker_delivers_again_although_it_is_settled_is_not_seen(queue: PulsarQueue) -> None:

@@ -64,6 +64,8 @@ class Counts(Struct, array_like=True):
     refused: dict[str, int] = field(default_factory=dict)
     closed: bool = False
     """Nothing of this writer stands in the log beyond what is counted."""
+    since_ms: int = 0
+    """What of this writer is not counted was sent at this time or later, by the writer's clock."""
 
     def settle(self, outcomes: Iterable[tuple[int, Tally]], sign: int) -> None:
         """Add messages' outcomes, by partition, or, with a sign of -1, take them out again."""

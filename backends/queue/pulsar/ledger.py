@@ -2,8 +2,9 @@
 
 Counts are written with each acknowledgement, ``REPORT_S`` after a publication at the latest, and when the queue closes.
 What a killed publisher had not written yet stands in the log itself, where ``Scan`` finds it: each message names its
-writer, and each writer's counts say up to which position they go. So that the log knows every writer, the first
-publication to a partition waits until the writer is in the journal.
+writer, and each writer's counts say up to which position they go, and since when they miss anything. So that every
+writer is known, the first publication to a partition waits until the writer is in the journal. So that the log need not
+be searched far, a publisher whose counts can't be written stops (``check``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tracardi_lite.backends.queue.pulsar.client import Blocking
@@ -25,8 +26,10 @@ from tracardi_lite.errors import TryLater, Unavailable
 from tracardi_lite.ports.queue import SUBSCRIPTION
 
 REPORT_S = 1.0
-HEARTBEAT_S = 60.0
-"""A process that has nothing to report says at least that it lives."""
+HEARTBEAT_S = 5.0
+"""A process that has nothing to report says at least that it lives, and that nothing of its is missing so far."""
+UNTOLD_MAX_S = 15.0
+"""A publisher goes on for no longer after the last time that its counts were written."""
 INCARNATION_TRIES = 5
 
 
@@ -36,8 +39,12 @@ class Ledger:
         self.journal = Journal()
         self.tail = Tail(blocking, topic, self._apply)
         self.counts = Counts()
+        self.unsure_s: Callable[[], float] = lambda: 0.0
+        """For how long the oldest message has waited that may be in the log and is not counted."""
         self._dirty = False
         self._reported = 0.0
+        self._told = time.monotonic()
+        """When the last report began that was written."""
         self._renew()
 
     async def open(self) -> None:
@@ -68,6 +75,11 @@ class Ledger:
         counts.published.setdefault(partition, Written()).add(events, replay, place)
         self._dirty = True
 
+    def check(self) -> None:
+        """Raise ``Unavailable`` while what was published can't be written down."""
+        if time.monotonic() - self._told > UNTOLD_MAX_S:
+            raise Unavailable("queue", "Pulsar does not keep the journal")
+
     def note_refused(self, refused: Mapping[str, int]) -> None:
         self.counts.note_refused(refused)
         self._dirty = True
@@ -75,12 +87,14 @@ class Ledger:
     async def report(self, subscription: str = "", settled: list[EntryId] | None = None) -> None:
         """Write this process's counts, with the entries that they newly include. Durable when it returns."""
         self._dirty = False
-        self._reported = time.monotonic()
+        self._reported = began = time.monotonic()
+        self.counts.since_ms = time.time_ns() // 1_000_000 - int(1000 * self.unsure_s())
         try:
             await self._sender.send(encode_report(self.counts, subscription, settled), f"c:{self._name}")
         except BaseException:
             self._dirty = True
             raise
+        self._told = max(self._told, began)
 
     async def report_if_due(self) -> None:
         """Called about once a second."""
@@ -101,16 +115,21 @@ class Ledger:
         await self.write({f"s:{subscription}": uuid.uuid4().hex.encode()})
         await self.refresh()
 
-    async def bury_silent(self, processes: Mapping[str, Counts], horizon_ms: int) -> None:
-        """Close the counts, as the log completes them, of processes that were last heard of before ``horizon_ms``.
+    def unfinished(self) -> list[str]:
+        """The other processes that may have published more than they wrote down."""
+        return [name for name, counts in self.journal.processes.items() if name != self._name and not counts.closed]
+
+    def silent(self, horizon_ms: int) -> list[str]:
+        """Those of them that were last heard of before ``horizon_ms``: they are over."""
+        return [name for name in self.unfinished() if self.journal.heard_ms.get(name, horizon_ms) < horizon_ms]
+
+    async def bury(self, name: str, counts: Counts) -> None:
+        """Close the counts, as the log completes them, of a process that is over.
 
         One that was only paused writes its own again when it comes back, and those hold.
         """
-        for name, counts in processes.items():
-            if name == self._name or counts.closed or self.journal.heard_ms.get(name, horizon_ms) >= horizon_ms:
-                continue
-            counts.closed = True
-            await self.write({f"c:{name}": encode_report(counts)})
+        counts.closed = True
+        await self.write({f"c:{name}": encode_report(counts)})
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pulsar
@@ -27,7 +27,7 @@ class Logged(Struct):
     writer: bytes
 
 
-async def read(blocking: Blocking, topic: str, start: Any) -> AsyncIterator[list[Logged]]:
+async def read(blocking: Blocking, topic: str, start: Any) -> AsyncGenerator[list[Logged], None]:
     """What stands in a partition from ``start`` (a message id, or ms since the epoch) to its end as of now."""
     by_time = isinstance(start, int)
     async with reader(blocking, topic, pulsar.MessageId.earliest if by_time else start) as opened:

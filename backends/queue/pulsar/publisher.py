@@ -18,6 +18,8 @@ from tracardi_lite.errors import Full, TryLater, Unavailable
 from tracardi_lite.ports.queue import Posted, Publication
 
 IN_FLIGHT_MAX = 20_000
+UNCERTAIN_S = 60.0
+"""Longer than any message waits whose fate is then given up."""
 
 
 class Publisher:
@@ -33,6 +35,10 @@ class Publisher:
         self._bytes = 0
         self.uncertain = False
         """The fate of some publication is unknown since this was last set to False."""
+
+    def unsure_s(self) -> float:
+        """For how long a message may have been in the log that is not counted yet."""
+        return UNCERTAIN_S if self.uncertain else max(sender.waits_s for sender in self._senders)
 
     def check(self, size: int = 0) -> None:
         """Raise ``Full`` or ``Unavailable`` if a publish would most likely fail now."""
@@ -66,6 +72,7 @@ class Publisher:
         if self._items >= IN_FLIGHT_MAX or (self._items and self._bytes + size > self._bytes_max):
             raise Full("queue", "too much waits for Pulsar's receipt")
         self._room.check()
+        self._ledger.check()
 
     def _landed(
         self,

@@ -48,8 +48,8 @@ ROOM_SCARCE_S = 0.5
 """How often the broker is asked for the size of the backlog, and how often when it is near its bound."""
 ACK_GROUPING_S = 0.15
 """The client sends acknowledgements in groups, 0.1 s apart."""
-SILENT_MS = 180_000
-"""A process that has written nothing for so long is over."""
+SILENT_MS = 60_000
+"""A process that has written nothing for so long is over: twelve heartbeats."""
 
 
 class PulsarQueue:
@@ -112,6 +112,7 @@ class PulsarQueue:
         self._letters = Letters(blocking, dead, names.dead)
         self._scan = Scan(blocking, names)
         self._publisher = Publisher(mains, self._ledger, self._settings.in_flight_max, self._room)
+        self._ledger.unsure_s = self._publisher.unsure_s
         await self._ledger.open()
 
     async def _partitions(self) -> int:
@@ -177,9 +178,9 @@ class PulsarQueue:
         self._consumers.add(consumer)
         return consumer
 
-    async def backlog(self) -> list[PartitionBacklog]:
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
         """Messages of the workers' subscription, counted one by one; of others, as the broker counts (batches)."""
-        waiting, _ = await self._pending()
+        waiting, _ = await self._pending(rough)
         stats = await self._stats(getEarliestTimeInBacklog="true")
         rows = []
         for number, amount in enumerate(waiting):
@@ -197,8 +198,8 @@ class PulsarQueue:
                     rows.append(PartitionBacklog(name, other, entries, entries, _oldest(state) if entries else None))
         return rows
 
-    async def totals(self) -> Totals:
-        waiting, processes = await self._pending()
+    async def totals(self, *, rough: bool = False) -> Totals:
+        waiting, processes = await self._pending(rough)
         await self._letters.tail.refresh()
         return arithmetic.totals(processes.values(), waiting, self._letters.events)
 
@@ -243,9 +244,10 @@ class PulsarQueue:
         if self._room.scarce:
             await asyncio.sleep(ACK_GROUPING_S)  # what was acknowledged just now is on its way
             await self._poll_room()
-        _, processes = await self._pending()
-        horizon_ms = self._clock.now_ms() - SILENT_MS
-        await self._ledger.bury_silent(processes, horizon_ms)
+        await self._ledger.refresh()
+        if over := self._ledger.silent(self._clock.now_ms() - SILENT_MS):
+            for name, counts in (await self._completed(over)).items():
+                await self._ledger.bury(name, counts)
 
     async def ping(self) -> None:
         self._check_open()
@@ -280,11 +282,16 @@ class PulsarQueue:
         if not self._open:
             raise Unavailable("queue", "is closed")
 
-    async def _pending(self) -> tuple[list[Amount], Mapping[str, Counts]]:
+    async def _pending(self, rough: bool) -> tuple[list[Amount], Mapping[str, Counts]]:
         self._check_open()
         await self._ledger.refresh()
-        processes = await self._scan.complete(self._ledger.processes(), self._ledger.name)
+        processes = self._ledger.processes()
+        if not rough:
+            processes |= await self._completed(self._ledger.unfinished())
         return arithmetic.pending(processes.values(), self._count), processes
+
+    async def _completed(self, names: list[str]) -> dict[str, Counts]:
+        return await self._scan.complete(self._ledger.processes(), names, self._ledger.journal.heard_ms)
 
     async def _stats(self, **query: str) -> dict[str, Any]:
         path = f"{topic_path(self._names.topic)}/partitioned-stats"

@@ -1,79 +1,113 @@
 """What writers published beyond what they wrote down: found in the log, where each message names its writer.
 
-A live writer's counts are a second old at most; a killed one's never get newer. Its last messages are counted here, by
-whoever asks for totals, until ``maintain`` enters them in the journal in its place. The reading starts at the oldest
-position that an open writer wrote down, or where the last reading ended.
+A live writer's counts are a second old at most; a killed one's never get newer. What it sent last is counted here when
+somebody asks for exact totals, and once more by ``maintain``, which enters it in the journal in its place.
+
+Reading the log costs what writing it cost, so little of it is read: each report says since when the writer has sent
+what it does not count (``Counts.since_ms``), and a writer that can't report stops publishing (``ledger.UNTOLD_MAX_S``).
+What was read is remembered for whoever asks next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from contextlib import aclosing
 
 import msgspec
 import pulsar
+from msgspec import Struct
 
 from tracardi_lite.backends.queue.pulsar import log
 from tracardi_lite.backends.queue.pulsar.client import Blocking
 from tracardi_lite.backends.queue.pulsar.counts import Counts, Position, Written
+from tracardi_lite.backends.queue.pulsar.ledger import UNTOLD_MAX_S
 from tracardi_lite.backends.queue.pulsar.names import Names
 
-_NOWHERE: Position = (-1, -1, -1)
+LEEWAY_MS = 5000
+"""By which two machines' clocks may differ."""
+FAR_MS = 30_000
+"""From where reading has ended, it goes on where it is needed again, unless that is so much later."""
+
+
+class _Read(Struct):
+    """What is known of a partition: all from ``since_ms`` on up to ``end``, but for what its writers have counted."""
+
+    since_ms: int
+    end: Position = (-1, -1, -1)
+    end_ms: int = 0
+    messages: list[log.Logged] = []
 
 
 class Scan:
     def __init__(self, blocking: Blocking, names: Names) -> None:
         self._blocking = blocking
         self._names = names
-        self._ends: dict[int, Position] = {}
-        """By partition: how far it was read."""
-        self._beyond: dict[tuple[bytes, int], list[log.Logged]] = {}
-        """By writer and partition: messages after what the writer wrote down, in order."""
+        self._read: dict[int, _Read] = {}
         self._lock = asyncio.Lock()
 
-    async def complete(self, processes: Mapping[str, Counts], own: str) -> dict[str, Counts]:
-        """The same counts with what the log has more of open writers, ``own`` left as it is."""
-        opened = {name: counts for name, counts in processes.items() if name != own and not counts.closed}
-        starts: dict[int, Position] = {}
-        for counts in opened.values():
-            for number, written in counts.published.items():
-                starts[number] = min(starts.get(number, written.upto), written.upto)
+    async def complete(
+        self, processes: Mapping[str, Counts], wanted: Collection[str], heard_ms: Mapping[str, int]
+    ) -> dict[str, Counts]:
+        """The counts of the ``wanted`` among the processes, with what the log has more of them.
+
+        ``heard_ms``: when each of them wrote its counts, by its own clock. Raises ``Unavailable``.
+        """
+        writers = [processes[name] for name in wanted]
+        numbers = {number for counts in writers for number in counts.published}
+        if not numbers:
+            return {name: processes[name] for name in wanted}
+        from_ms = min(counts.since_ms for counts in writers if counts.published) - LEEWAY_MS
+        last_ms = max(heard_ms.get(name, 0) for name in wanted) + int(1000 * UNTOLD_MAX_S) + LEEWAY_MS
         async with self._lock:
-            await asyncio.gather(*(self._read(number, start) for number, start in starts.items()))
-            self._forget(opened)
-            return dict(processes) | {name: self._completed(counts) for name, counts in opened.items()}
+            await asyncio.gather(*(self._go_on(number, from_ms, last_ms) for number in numbers))
+            self._forget(processes.values(), numbers, from_ms)
+            return {name: self._completed(processes[name]) for name in wanted}
 
-    async def _read(self, number: int, start: Position) -> None:
-        start = max(start, self._ends.get(number, _NOWHERE))
-        at = pulsar.MessageId(number, *start)._msg_id if start > _NOWHERE else pulsar.MessageId.earliest
-        async for burst in log.read(self._blocking, self._names.partition(number), at):
-            for message in burst:
-                if message.position > start:
-                    self._beyond.setdefault((message.writer, number), []).append(message)
-                    self._ends[number] = message.position
+    async def _go_on(self, number: int, from_ms: int, last_ms: int) -> None:
+        """Read a partition from ``from_ms`` up to ``last_ms`` or its end, as far as that was not done before."""
+        known = self._read.get(number)
+        if known is None or not known.end_ms or not known.since_ms <= from_ms <= known.end_ms + FAR_MS:
+            known = self._read[number] = _Read(since_ms=from_ms)
+        at = pulsar.MessageId(number, *known.end)._msg_id if known.end_ms else from_ms
+        async with aclosing(log.read(self._blocking, self._names.partition(number), at)) as bursts:
+            async for burst in bursts:
+                for message in burst:
+                    if message.position > known.end:
+                        known.messages.append(message)
+                        known.end, known.end_ms = message.position, message.published_ms
+                if burst and burst[-1].published_ms > last_ms:
+                    return
 
-    def _forget(self, opened: Mapping[str, Counts]) -> None:
-        """Drop what writers have written down meanwhile."""
-        written = {
+    def _forget(self, processes: Collection[Counts], numbers: Collection[int], from_ms: int) -> None:
+        """Drop what its writer has counted, and what nobody needs now."""
+        upto = {
             (counts.writer, number): written.upto
-            for counts in opened.values()
+            for counts in processes
             for number, written in counts.published.items()
         }
-        for key, messages in list(self._beyond.items()):
-            upto = written.get(key)
-            left = [] if upto is None else [message for message in messages if message.position > upto]
-            if left:
-                self._beyond[key] = left
-            else:
-                del self._beyond[key]
+        closed = {counts.writer for counts in processes if counts.closed}
+        nowhere = Written().upto
+        for number in numbers:
+            known = self._read[number]
+            known.since_ms = max(known.since_ms, from_ms)
+            known.messages = [
+                message
+                for message in known.messages
+                if message.published_ms >= from_ms
+                and message.writer not in closed
+                and message.position > upto.get((message.writer, number), nowhere)
+            ]
 
     def _completed(self, counts: Counts) -> Counts:
+        more: defaultdict[int, list[log.Logged]] = defaultdict(list)
+        for number, known in self._read.items():
+            more[number] += [message for message in known.messages if message.writer == counts.writer]
         published = dict(counts.published)
         for number, written in counts.published.items():
-            more = self._beyond.get((counts.writer, number))
-            if more:
-                sums = Written(written.messages, written.events, written.replayed, written.upto)
-                for message in more:
+            if more[number]:
+                published[number] = sums = msgspec.structs.replace(written)
+                for message in more[number]:
                     sums.add(message.events, message.replay, message.position)
-                published[number] = sums
         return msgspec.structs.replace(counts, published=published)

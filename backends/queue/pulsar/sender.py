@@ -111,6 +111,11 @@ class Sender:
         await self._attach()
         self._upkeep = asyncio.create_task(self._stay_attached())
 
+    @property
+    def waits_s(self) -> float:
+        """For how long the oldest of what was sent has waited for its receipt."""
+        return time.monotonic() - self._sent[0].at if self._sent else 0.0
+
     def check(self) -> None:
         """Raise ``Unavailable`` if a message would most likely not get its receipt now."""
         if self._connection is None or self._away_since is not None:

@@ -130,7 +130,7 @@ class RedisQueue:
             member.nudge()
         return consumer
 
-    async def backlog(self) -> list[PartitionBacklog]:
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
         self._check_open()
         rows = []
         for subscription in await self._subscriptions():
@@ -147,7 +147,7 @@ class RedisQueue:
                 )
         return rows
 
-    async def totals(self) -> Totals:
+    async def totals(self, *, rough: bool = False) -> Totals:
         """Read in one transaction, so that it adds up."""
         self._check_open()
         server = self._server

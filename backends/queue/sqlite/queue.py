@@ -181,10 +181,10 @@ class SqliteQueue:
         return again
 
     # --- looking ---
-    async def backlog(self) -> list[PartitionBacklog]:
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
         return await self._files.run(self._backlog)
 
-    async def totals(self) -> Totals:
+    async def totals(self, *, rough: bool = False) -> Totals:
         await self._store_refused()
         return await self._files.run(self._totals)
 

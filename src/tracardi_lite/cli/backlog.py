@@ -39,7 +39,7 @@ async def _backlog(settings: Settings, as_json: bool, every_s: float, rounds: in
     """``rounds`` below 0: until interrupted."""
     async with queue_of(settings) as queue:
         while True:
-            rows = await queue.backlog()
+            rows = await queue.backlog(rough=rounds != 1)
             if as_json:
                 show.as_json(rows)
             else:

@@ -193,11 +193,17 @@ class Queue(Protocol):
         """Join the consumers of a subscription; partitions are shared out among its members."""
         ...
 
-    async def backlog(self) -> list[PartitionBacklog]:
-        """A row per partition and subscription, counting messages (never batches)."""
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
+        """A row per partition and subscription, counting messages (never batches).
+
+        ``rough``: without what a process that was killed just now had no time to say. Cheap enough for every replica to
+        ask every few seconds.
+        """
         ...
 
-    async def totals(self) -> Totals: ...
+    async def totals(self, *, rough: bool = False) -> Totals:
+        """``rough``: see ``backlog``."""
+        ...
 
     async def seek(self, subscription: str, to_ms: int | None) -> int:
         """Deliver again everything retained since ``to_ms`` (None: from the start). Returns the events made pending."""

@@ -258,11 +258,11 @@ class FaultyQueue:
         consumer = await self._faults.around("subscribe", lambda: self._queue.subscribe(subscription))
         return FaultyConsumer(consumer, self._faults)
 
-    async def backlog(self) -> list[PartitionBacklog]:
-        return await self._faults.around("backlog", self._queue.backlog)
+    async def backlog(self, *, rough: bool = False) -> list[PartitionBacklog]:
+        return await self._faults.around("backlog", lambda: self._queue.backlog(rough=rough))
 
-    async def totals(self) -> Totals:
-        return await self._faults.around("totals", self._queue.totals)
+    async def totals(self, *, rough: bool = False) -> Totals:
+        return await self._faults.around("totals", lambda: self._queue.totals(rough=rough))
 
     async def seek(self, subscription: str, to_ms: int | None) -> int:
         return await self._faults.around("seek", lambda: self._queue.seek(subscription, to_ms))

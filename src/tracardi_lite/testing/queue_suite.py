@@ -93,11 +93,11 @@ async def nothing_comes(consumer: Consumer, wait_s: float = 0.15) -> None:
     assert found == [], bodies(found)
 
 
-async def until(condition: Callable[[Totals], bool], queue: Queue) -> Totals:
+async def until(condition: Callable[[Totals], bool], queue: Queue, *, rough: bool = False) -> Totals:
     """Wait until the totals say so."""
     async with asyncio.timeout(LIMIT_S):
         while True:
-            totals = await queue.totals()
+            totals = await queue.totals(rough=rough)
             if condition(totals):
                 return totals
             await asyncio.sleep(0.01)
