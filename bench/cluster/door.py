@@ -15,7 +15,7 @@ from bench.table import Figure
 from tests.acceptance.program import Program
 
 SHARE = (0.35, 0.6)
-WARM_UP_S = 8
+WARM_UP_S = 15
 EVENTS_PER_POST = 1
 
 
