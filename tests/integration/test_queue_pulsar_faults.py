@@ -101,6 +101,16 @@ async def test_who_looks_after_the_queue_reads_no_living_process_s_messages(harn
         assert (await other.totals()).pending == 501
 
 
+async def test_who_only_looks_leaves_no_trace_in_the_journal(harness: SharedPulsarHarness) -> None:
+    async with harness.open() as queue:
+        await queue.publish(publication("k", "x"))
+        for _ in range(3):
+            async with harness.open() as other:
+                assert (await other.totals()).pending == 1
+        await queue._ledger.refresh()
+        assert set(queue._ledger.journal.processes) == {queue._ledger.name}
+
+
 async def test_a_process_that_is_over_is_counted_once_and_for_all(harness: SharedPulsarHarness) -> None:
     async with harness.open() as queue:
         async with child(harness, "publish", name="a", count=1_000_000) as publisher:

@@ -568,6 +568,9 @@ async def test_a_publication_that_was_given_up_is_counted_when_its_receipt_comes
         def check(self) -> None:
             pass
 
+        async def report(self) -> None:
+            pass
+
     broker.on_entry = hold
     ledger = Counting()
     publisher = Publisher([sender], ledger, 1 << 20, Room(1 << 30))  # type: ignore[arg-type]

@@ -67,6 +67,12 @@ class Counts(Struct, array_like=True):
     since_ms: int = 0
     """What of this writer is not counted was sent at this time or later, by the writer's clock."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was counted yet, so that nobody needs to know of this process."""
+        outcomes = self.stored or self.duplicate or self.rejected or self.dead_lettered
+        return not (outcomes or self.published or self.settled or self.sought or self.refused)
+
     def settle(self, outcomes: Iterable[tuple[int, Tally]], sign: int) -> None:
         """Add messages' outcomes, by partition, or, with a sign of -1, take them out again."""
         for partition, tally in outcomes:

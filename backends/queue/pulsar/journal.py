@@ -4,6 +4,7 @@ The journal is a compacted topic: of each key, the last record counts. Kinds of 
 
 * ``c:<process>``: the process's counts and, of a consumer, the entries that the same acknowledgement settled. It is
   written before the broker is told, so that a crash between the two redelivers entries which are known to be settled.
+  A process that has counted nothing writes none: a command that only looks leaves no trace.
 * ``t:<subscription>:<partition>:<ledger>:<entry>:<index>``: how often a message was tried.
 * ``s:<subscription>``: somebody went back in the log; what was settled before this record may come again.
 * ``i:<name>``: a proposal for the topic's incarnation; the first in the log is the one.

@@ -3,8 +3,8 @@
 Counts are written with each acknowledgement, ``REPORT_S`` after a publication at the latest, and when the queue closes.
 What a killed publisher had not written yet stands in the log itself, where ``Scan`` finds it: each message names its
 writer, and each writer's counts say up to which position they go, and since when they miss anything. So that every
-writer is known, the first publication to a partition waits until the writer is in the journal. So that the log need not
-be searched far, a publisher whose counts can't be written stops (``check``).
+writer is known, the answer to the first publication to a partition waits until the journal says of it. So that the log
+need not be searched far, a publisher whose counts can't be written stops (``check``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Ledger:
         raise Unavailable("queue", "the journal's topic does not keep what is written to it")
 
     async def close(self) -> None:
-        """Say that this process is over, if it can be said now."""
+        """Say that this process is over, if it can be said now, and is of any interest."""
+        if self.counts.is_empty:
+            return
         self.counts.closed = True
         try:
             await self.report()
@@ -77,7 +79,11 @@ class Ledger:
 
     def check(self) -> None:
         """Raise ``Unavailable`` while what was published can't be written down."""
-        if time.monotonic() - self._told > UNTOLD_MAX_S:
+        now = time.monotonic()
+        if now - self._told > UNTOLD_MAX_S:
+            if self.counts.is_empty:
+                self._told = now  # there was nothing to tell
+                return
             raise Unavailable("queue", "Pulsar does not keep the journal")
 
     def note_refused(self, refused: Mapping[str, int]) -> None:
@@ -98,7 +104,7 @@ class Ledger:
 
     async def report_if_due(self) -> None:
         """Called about once a second."""
-        if self._dirty or time.monotonic() - self._reported > HEARTBEAT_S:
+        if self._dirty or (time.monotonic() - self._reported > HEARTBEAT_S and not self.counts.is_empty):
             await self.report()
 
     async def write(self, records: Mapping[str, bytes | None]) -> None:

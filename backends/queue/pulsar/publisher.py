@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 from tracardi_lite.backends.queue.pulsar import frame
-from tracardi_lite.backends.queue.pulsar.counts import Counts, Position
+from tracardi_lite.backends.queue.pulsar.counts import Counts, Position, Written
 from tracardi_lite.backends.queue.pulsar.ledger import Ledger
 from tracardi_lite.backends.queue.pulsar.room import Room
 from tracardi_lite.backends.queue.pulsar.sender import Sender
@@ -54,6 +54,8 @@ class Publisher:
         )
         size = len(payload)
         self._check_bounds(size)
+        if (counts.writer, number) not in self._known:
+            self._introduce(counts, number)
         self._items += 1
         self._bytes += size
         try:
@@ -95,19 +97,20 @@ class Publisher:
         self._bytes -= size
         if isinstance(error, TryLater):
             self.uncertain = True
-        key = counts.writer, number
-        if error is None and key not in self._known:
-            self._register(key, done)
+        if error is None and (counts.writer, number) not in self._known:
+            self._introduce(counts, number).add_done_callback(partial(_tell, done))
         else:
             done(error)
 
-    def _register(self, key: tuple[bytes, int], done: Posted) -> None:
-        """Tell ``done`` when the journal knows that this writer writes to this partition."""
+    def _introduce(self, counts: Counts, number: int) -> asyncio.Task[None]:
+        """Let the journal know that this writer writes to this partition."""
+        key = counts.writer, number
         task = self._registering.get(key)
         if task is None:
+            counts.published.setdefault(number, Written())
             task = self._registering[key] = asyncio.create_task(self._ledger.report())
             task.add_done_callback(partial(self._registered, key))
-        task.add_done_callback(partial(_tell, done))
+        return task
 
     def _registered(self, key: tuple[bytes, int], task: asyncio.Task[None]) -> None:
         del self._registering[key]

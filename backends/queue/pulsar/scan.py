@@ -24,9 +24,12 @@ from tracardi_lite.backends.queue.pulsar.client import Blocking
 from tracardi_lite.backends.queue.pulsar.counts import Counts, Position, Written
 from tracardi_lite.backends.queue.pulsar.ledger import UNTOLD_MAX_S
 from tracardi_lite.backends.queue.pulsar.names import Names
+from tracardi_lite.backends.queue.pulsar.sender import SEND_TIMEOUT_S
 
 LEEWAY_MS = 5000
 """By which two machines' clocks may differ."""
+LATE_MS = int(1000 * (UNTOLD_MAX_S + SEND_TIMEOUT_S))
+"""How long after its last report a writer's last message may reach the log: it may have to be sent again."""
 FAR_MS = 30_000
 """From where reading has ended, it goes on where it is needed again, unless that is so much later."""
 
@@ -59,7 +62,7 @@ class Scan:
         if not numbers:
             return {name: processes[name] for name in wanted}
         from_ms = min(counts.since_ms for counts in writers if counts.published) - LEEWAY_MS
-        last_ms = max(heard_ms.get(name, 0) for name in wanted) + int(1000 * UNTOLD_MAX_S) + LEEWAY_MS
+        last_ms = max(heard_ms.get(name, 0) for name in wanted) + LATE_MS + LEEWAY_MS
         async with self._lock:
             await asyncio.gather(*(self._go_on(number, from_ms, last_ms) for number in numbers))
             self._forget(processes.values(), numbers, from_ms)
