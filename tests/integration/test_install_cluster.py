@@ -161,8 +161,10 @@ def test_a_server_that_is_away_leaves_no_half_of_an_installation(
     for name, part in (("ELASTIC_HOST", "store"), ("PULSAR_API", "queue")):
         with monkeypatch.context() as patch:
             patch.setenv(name, "http://127.0.0.1:1")
+            patch.setenv("WAIT_FOR_DEPENDENCIES", "1")
             code, out, err = command(capsys, "install")
             assert (code, out) == (1, "")
             assert err.splitlines()[-1].startswith(f"Error: {part}: ")
             assert "127.0.0.1:1" in err
+            assert '"waiting_for"' in err
     assert command(capsys, "install", "--dry-run")[1] == planned

@@ -228,12 +228,12 @@ async def test_an_index_that_was_made_by_others_gets_the_mapping_and_the_alias(
 async def test_the_cluster_holds_what_the_protocol_names(
     store: ElasticsearchStore, cluster: Connection, settings: Settings
 ) -> None:
-    await store.create_events([event_write(partition="2026-11")])
+    await store.create_events([event_write(partition=PARTITION)])
     await store.claim([Claim(f"p:{new_id()}", Entry("a", "", ""))])
     base = f"09x.{settings.tenant_name}.tracardi-"
     found = json.loads((await cluster.do("GET", f"/{base}*")).body)
-    assert set(found) == {f"{base}event-2026-11", f"{base}directory"}
-    index = found[f"{base}event-2026-11"]
+    assert set(found) == {f"{base}event-{PARTITION}", f"{base}directory"}
+    index = found[f"{base}event-{PARTITION}"]
     assert list(index["aliases"]) == [f"{base}event"]
     assert index["settings"]["index"]["refresh_interval"] == "10s"
     assert index["settings"]["index"]["number_of_replicas"] == "0"  # one data node
@@ -246,9 +246,9 @@ async def test_the_cluster_holds_what_the_protocol_names(
 async def test_records_of_production_stand_apart() -> None:
     settings = fresh_settings(production=True)
     async with cleaned(settings) as cluster, opened(settings) as store:
-        await store.create_events([event_write(partition="2026-11")])
+        await store.create_events([event_write(partition=PARTITION)])
         found = json.loads((await cluster.do("GET", f"/prod-09x.{settings.tenant_name}.*")).body)
-        assert list(found) == [f"prod-09x.{settings.tenant_name}.tracardi-event-2026-11"]
+        assert list(found) == [f"prod-09x.{settings.tenant_name}.tracardi-event-{PARTITION}"]
         await cluster.do("GET", f"/_index_template/prod-template.09x.{settings.tenant_name}.tracardi-event")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from tracardi_lite import app, wiring
+from tracardi_lite import app, provision, waiting, wiring
 from tracardi_lite.backends.queue.memory import MemoryLog
 from tracardi_lite.backends.queue.memory import open_queue as open_memory_queue
 from tracardi_lite.backends.store.memory import open_store as open_memory_store
@@ -29,7 +29,7 @@ from tracardi_lite.cli.backlog import parse_moment
 from tracardi_lite.cli.server import _role
 from tracardi_lite.cli.show import plain_table, rich_table, span, volume
 from tracardi_lite.cli.welcome import program, welcome
-from tracardi_lite.errors import Full, Misconfigured
+from tracardi_lite.errors import Full, Misconfigured, Unavailable
 from tracardi_lite.ports.queue import SUBSCRIPTION, DeadLetter, Done, Publication, Queue, Tally
 from tracardi_lite.ports.store import Claim, Entry, EventWrite, RecordWrite, Store
 from tracardi_lite.protocol.envelope import Head, decode_head, encode_head
@@ -286,6 +286,49 @@ def test_install_with_a_wrong_token_is_refused(command: Command, monkeypatch: py
     said = command("install", "--token", "the-wrong-one")
     assert said.code == 1
     assert said.err.startswith("Error: Installation forbidden")
+
+
+def test_install_waits_for_servers_that_are_not_there_yet(
+    command: Command, backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job beside them in a cluster has to."""
+    tries: dict[str, int] = {"plan": 0, "provision": 0}
+
+    def late(name: str) -> None:
+        real = getattr(provision, name)
+
+        async def attempt(*args: Any, **options: Any) -> Any:
+            tries[name] += 1
+            if tries[name] < 3:
+                raise Unavailable("store", f"no {name} yet")
+            return await real(*args, **options)
+
+        monkeypatch.setattr(provision, name, attempt)
+
+    late("provision")
+    late("plan")
+    monkeypatch.setattr(waiting, "PAUSE_S", 0.001)
+    said = command("install")
+    assert said.code == 0
+    assert "made the administrator" in said.out
+    lines = [json.loads(line) for line in said.err.splitlines()]
+    assert [(line["event"], line["part"], line["reason"]) for line in lines] == [
+        ("waiting_for", "store", f"no {name} yet") for name in ("plan", "plan", "provision", "provision")
+    ]
+    assert command("install").out == "Nothing to do: all is there.\n"
+
+
+def test_install_waits_no_longer_than_it_is_told_to(
+    command: Command, backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*args: Any, **options: Any) -> Any:
+        raise Unavailable("queue", "nobody there")
+
+    monkeypatch.setattr(provision, "plan", away)
+    monkeypatch.setenv("WAIT_FOR_DEPENDENCIES", "0")
+    said = command("install")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("Error: queue: nobody there; a start waits 0 s")
 
 
 class Report(Struct):

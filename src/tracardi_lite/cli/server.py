@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from tracardi_lite import data_dir, wiring
+from tracardi_lite import data_dir, logs, wiring
 from tracardi_lite.cli import runtime
 from tracardi_lite.cli.runtime import config_option, data_dir_option, with_settings
 from tracardi_lite.cli.welcome import Report, print_welcome, reachable
+from tracardi_lite.clock import SystemClock
 from tracardi_lite.settings import Settings, load, near_misses
+from tracardi_lite.waiting import Patience
 
 _HEALTH_TIMEOUT_S = 5.0
 """Longer than the server takes to judge its parts, shorter than what container runtimes allow by default."""
@@ -91,7 +94,8 @@ def install(settings: Settings, username: str | None, password: str | None, toke
     tenant, namespace, topics and policies; in Elasticsearch templates, first partitions and the snapshot repository.
 
     Idempotent: what is there stays as it is, and each line says what was made or set. What does not fit what is there
-    and can't be changed any more is refused. Servers beside this machine's data directory need INSTALLATION_TOKEN.
+    and can't be changed any more is refused. Servers beside this machine's data directory need INSTALLATION_TOKEN, and
+    are waited for as at a start, for WAIT_FOR_DEPENDENCIES.
 
     \b
     Examples:
@@ -103,7 +107,9 @@ def install(settings: Settings, username: str | None, password: str | None, toke
         for line in lines or ["Nothing to do: all is there."]:
             click.echo(line)
     else:
-        runtime.run(_install(settings, username, password, token))
+        # What is waited for is said on standard error.
+        with logs.configure("warning", settings.logging_format):
+            runtime.run(_install(settings, username, password, token))
 
 
 async def _plan(settings: Settings) -> list[str]:
@@ -118,13 +124,15 @@ async def _install(settings: Settings, username: str | None, password: str | Non
     from tracardi_lite import provision
 
     provision.check_allowed(settings)
+    patience = Patience(settings.wait_for_dependencies, SystemClock(), asyncio.Event())
     # Looked at everywhere before anything is changed anywhere: what is refused, or away, must leave no half of it.
-    await provision.plan(settings)
+    await patience.ready(None, lambda: provision.plan(settings))
     data_dir.prepare(settings)
     async with wiring.open_registry(settings) as registry:
         report = await installation.install(settings, registry, username=username, password=password, token=token)
     try:
-        lines = await provision.provision(settings, dry_run=False)
+        # Again from the start after a failure: what was made by then is found, and not said once more.
+        lines = await patience.ready(None, lambda: provision.provision(settings, dry_run=False))
     except BaseException:
         # A server that goes away meanwhile must not cost the only sight of the password.
         _tell(report.lines, report)

@@ -121,7 +121,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             unit="s",
             ge=0,
             le=3600,
-            text="Longest a start waits for the servers that it needs, all together; then it fails. 0: not.",
+            text="Longest that a start or `install` waits for its servers, all together; then it fails. 0: not.",
         ),
     ] = 60.0
 
