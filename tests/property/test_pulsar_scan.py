@@ -36,6 +36,8 @@ class World:
         self.dead: set[str] = set()
         self.read = 0
         """Messages that were read so far."""
+        self.searches = 0
+        """How often a place in the log was looked for by time."""
         self.scan = Scan(None, names(Settings()))  # type: ignore[arg-type]
 
     def messages(self, writer: str, number: int) -> list[Logged]:
@@ -68,6 +70,7 @@ class World:
     async def read_log(self, _blocking: Any, topic: str, start: Any) -> AsyncGenerator[list[Logged], None]:
         messages = self.logs[int(topic.rpartition("-")[2])]
         if isinstance(start, int):
+            self.searches += 1
             found = [message for message in messages if message.published_ms >= start]
         else:
             at = start.ledger_id(), start.entry_id(), start.batch_index()
@@ -164,6 +167,18 @@ async def test_what_was_read_is_not_read_again(world: World) -> None:
     world.publish("a", 0)
     assert await world.ask(["a"]) == {"a": {0: 6}}
     assert world.read - before <= 3
+
+
+@pytest.mark.asyncio
+async def test_a_log_at_rest_is_not_searched_by_time_again(world: World) -> None:
+    for _ in range(5):
+        world.publish("a", 0)
+    for _ in range(5):
+        world.now_ms += 60_000
+        world.report("a")
+        before = world.searches
+        assert await world.ask(["a"]) == {"a": {0: 5}}
+    assert world.searches == before <= 1
 
 
 @pytest.mark.asyncio

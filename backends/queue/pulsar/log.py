@@ -30,7 +30,8 @@ class Logged(Struct):
 async def read(blocking: Blocking, topic: str, start: Any) -> AsyncGenerator[list[Logged], None]:
     """What stands in a partition from ``start`` (a message id, or ms since the epoch) to its end as of now."""
     by_time = isinstance(start, int)
-    async with reader(blocking, topic, pulsar.MessageId.earliest if by_time else start) as opened:
+    # From the earliest the broker would send a thousand old messages, before it is told of the time.
+    async with reader(blocking, topic, pulsar.MessageId.latest if by_time else start) as opened:
         if by_time:
             await blocking.run(opened.seek, start)
         more = True

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from tracardi_lite.backends.queue.pulsar import log
 from tracardi_lite.backends.queue.pulsar.client import Blocking
-from tracardi_lite.backends.queue.pulsar.counts import Counts, Position, Written
+from tracardi_lite.backends.queue.pulsar.counts import Counts, Position
 from tracardi_lite.backends.queue.pulsar.ledger import UNTOLD_MAX_S
 from tracardi_lite.backends.queue.pulsar.names import Names
 from tracardi_lite.backends.queue.pulsar.sender import SEND_TIMEOUT_S
@@ -31,15 +31,17 @@ LEEWAY_MS = 5000
 LATE_MS = int(1000 * (UNTOLD_MAX_S + SEND_TIMEOUT_S))
 """How long after its last report a writer's last message may reach the log: it may have to be sent again."""
 FAR_MS = 30_000
-"""From where reading has ended, it goes on where it is needed again, unless that is so much later."""
+"""How much of what nobody needs is read, to go on from where reading has ended, before it is begun anew by time."""
+_NOWHERE: Position = (-1, -1, -1)
 
 
 class _Read(Struct):
     """What is known of a partition: all from ``since_ms`` on up to ``end``, but for what its writers have counted."""
 
     since_ms: int
-    end: Position = (-1, -1, -1)
+    end: Position = _NOWHERE
     end_ms: int = 0
+    """When the message at ``end`` was sent; 0 where nothing was found, and ``end`` is before ``since_ms``."""
     messages: list[log.Logged] = []
 
 
@@ -63,17 +65,27 @@ class Scan:
             return {name: processes[name] for name in wanted}
         from_ms = min(counts.since_ms for counts in writers if counts.published) - LEEWAY_MS
         last_ms = max(heard_ms.get(name, 0) for name in wanted) + LATE_MS + LEEWAY_MS
+        # What anybody has counted: the log's end is hardly further.
+        newest = dict.fromkeys(numbers, _NOWHERE)
+        for counts in processes.values():
+            for number in numbers & counts.published.keys():
+                newest[number] = max(newest[number], counts.published[number].upto)
         async with self._lock:
-            await asyncio.gather(*(self._go_on(number, from_ms, last_ms) for number in numbers))
+            await asyncio.gather(*(self._go_on(number, from_ms, last_ms, newest[number]) for number in numbers))
             self._forget(processes.values(), numbers, from_ms)
             return {name: self._completed(processes[name]) for name in wanted}
 
-    async def _go_on(self, number: int, from_ms: int, last_ms: int) -> None:
+    async def _go_on(self, number: int, from_ms: int, last_ms: int, newest: Position) -> None:
         """Read a partition from ``from_ms`` up to ``last_ms`` or its end, as far as that was not done before."""
         known = self._read.get(number)
-        if known is None or not known.end_ms or not known.since_ms <= from_ms <= known.end_ms + FAR_MS:
+        if (
+            known is None
+            or known.end == _NOWHERE
+            or known.since_ms > from_ms
+            or (known.end_ms + FAR_MS < from_ms and known.end < newest)
+        ):
             known = self._read[number] = _Read(since_ms=from_ms)
-        at = pulsar.MessageId(number, *known.end)._msg_id if known.end_ms else from_ms
+        at = from_ms if known.end == _NOWHERE else pulsar.MessageId(number, *known.end)._msg_id
         async with aclosing(log.read(self._blocking, self._names.partition(number), at)) as bursts:
             async for burst in bursts:
                 for message in burst:
@@ -81,7 +93,9 @@ class Scan:
                         known.messages.append(message)
                         known.end, known.end_ms = message.position, message.published_ms
                 if burst and burst[-1].published_ms > last_ms:
-                    return
+                    break
+        if known.end == _NOWHERE:
+            known.end = newest
 
     def _forget(self, processes: Collection[Counts], numbers: Collection[int], from_ms: int) -> None:
         """Drop what its writer has counted, and what nobody needs now."""
@@ -91,7 +105,6 @@ class Scan:
             for number, written in counts.published.items()
         }
         closed = {counts.writer for counts in processes if counts.closed}
-        nowhere = Written().upto
         for number in numbers:
             known = self._read[number]
             known.since_ms = max(known.since_ms, from_ms)
@@ -100,7 +113,7 @@ class Scan:
                 for message in known.messages
                 if message.published_ms >= from_ms
                 and message.writer not in closed
-                and message.position > upto.get((message.writer, number), nowhere)
+                and message.position > upto.get((message.writer, number), _NOWHERE)
             ]
 
     def _completed(self, counts: Counts) -> Counts:
