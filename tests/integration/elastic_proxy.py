@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import ssl
@@ -90,8 +91,10 @@ class Proxy:
 
         async def forward(body: bytes) -> web.Response:
             url, data = self.target + request.raw_path, self.sent(request, body)
+            # As a file: bytes of more than 1 MiB, a bulk after a long outage, make aiohttp warn, which fails here.
+            content = io.BytesIO(data) if data else None
             try:
-                async with self._session.request(request.method, url, data=data or None, headers=headers) as response:
+                async with self._session.request(request.method, url, data=content, headers=headers) as response:
                     found = await response.read()
             except aiohttp.ClientError:  # it is away
                 return web.Response(status=502)
