@@ -333,8 +333,8 @@
     }
     return { wait };
   };
-  // Two tabs see the same parcels; where the browser has locks, claims don't cross. Elsewhere an event may be sent twice
-  // in a rare race, which its id makes harmless.
+  // Two tabs see the same parcels; where the browser has locks, claims seldom cross: tabs may be processes, and what one
+  // writes to localStorage reaches the other a little late. Then an event is sent twice, which its id makes harmless.
   const alone = (work) => (navigator.locks ? navigator.locks.request("tracardi-lite", work).catch(work) : work());
 
   const drain = async () => {
