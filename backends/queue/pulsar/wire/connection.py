@@ -152,12 +152,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(outgoing))
 
     def _hear(self, kind: int, fields: dict[int, Value]) -> None:
+        if kind == commands.SEND_RECEIPT:
+            producing = self._producers.get(protobuf.number(fields, 1))
+            if producing is not None:
+                place = protobuf.decode(protobuf.raw(fields, 3))
+                producing.received(protobuf.number(fields, 2), protobuf.number(place, 1), protobuf.number(place, 2))
+            return
         match kind:
-            case Kind.SEND_RECEIPT:
-                producing = self._producers.get(protobuf.number(fields, 1))
-                if producing is not None:
-                    place = protobuf.decode(protobuf.raw(fields, 3))
-                    producing.received(protobuf.number(fields, 2), protobuf.number(place, 1), protobuf.number(place, 2))
             case Kind.SEND_ERROR:
                 producing = self._producers.get(protobuf.number(fields, 1))
                 if producing is not None:

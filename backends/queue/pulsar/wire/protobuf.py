@@ -7,6 +7,7 @@ from collections.abc import Mapping
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 VARINT_BYTES_MAX = 10
+_SHIFTS = range(7, 7 * VARINT_BYTES_MAX, 7)
 
 Value = int | bytes
 
@@ -45,24 +46,34 @@ def decode(data: bytes) -> dict[int, Value]:
     """
     found: dict[int, Value] = {}
     place, end = 0, len(data)
-    while place < end:
-        tag, place = _varint(data, place)
-        kind = tag & 7
-        if kind == _VARINT:
-            found[tag >> 3], place = _varint(data, place)
-            continue
-        start = place
-        if kind == _BYTES:
-            size, start = _varint(data, place)
-        elif kind in _FIXED_SIZES:
-            size = _FIXED_SIZES[kind]
-        else:
-            raise ValueError(f"no wire type {kind}")
-        place = start + size
-        if place > end:
-            raise ValueError("cut off")
-        value = data[start:place]
-        found[tag >> 3] = value if kind == _BYTES else int.from_bytes(value, "little")
+    try:
+        while place < end:
+            # Most varints are a byte, and a call costs more than looking at it.
+            tag, place = data[place], place + 1
+            if tag >= 0x80:
+                tag, place = _long(data, place)
+            kind = tag & 7
+            if kind == _VARINT:
+                value, place = data[place], place + 1
+                if value >= 0x80:
+                    value, place = _long(data, place)
+                found[tag >> 3] = value
+                continue
+            if kind == _BYTES:
+                size, place = data[place], place + 1
+                if size >= 0x80:
+                    size, place = _long(data, place)
+            elif kind in _FIXED_SIZES:
+                size = _FIXED_SIZES[kind]
+            else:
+                raise ValueError(f"no wire type {kind}")
+            start, place = place, place + size
+            if place > end:
+                raise ValueError("cut off")
+            raw = data[start:place]
+            found[tag >> 3] = raw if kind == _BYTES else int.from_bytes(raw, "little")
+    except IndexError as error:
+        raise ValueError("cut off") from error
     return found
 
 
@@ -91,12 +102,12 @@ def signed(number: int) -> int:
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    for byte in data[place : place + VARINT_BYTES_MAX]:
-        place += 1
+def _long(data: bytes, place: int) -> tuple[int, int]:
+    """A varint whose first byte, in front of ``place``, is not its last; and the place behind it."""
+    value = data[place - 1] & 0x7F
+    for shift in _SHIFTS:
+        byte, place = data[place], place + 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
-        shift += 7
     raise ValueError("a number that does not end")
