@@ -11,7 +11,6 @@ What was read is remembered for whoever asks next.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import aclosing
 
@@ -117,13 +116,10 @@ class Scan:
             ]
 
     def _completed(self, counts: Counts) -> Counts:
-        more: defaultdict[int, list[log.Logged]] = defaultdict(list)
-        for number, known in self._read.items():
-            more[number] += [message for message in known.messages if message.writer == counts.writer]
-        published = dict(counts.published)
+        published = {}
         for number, written in counts.published.items():
-            if more[number]:
-                published[number] = sums = msgspec.structs.replace(written)
-                for message in more[number]:
+            published[number] = sums = msgspec.structs.replace(written)
+            for message in self._read[number].messages:
+                if message.writer == counts.writer:
                     sums.add(message.events, message.replay, message.position)
         return msgspec.structs.replace(counts, published=published)
